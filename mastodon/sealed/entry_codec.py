@@ -1,0 +1,187 @@
+"""How an entry stands in a page: a CBOR map with what differs from the default.
+
+protocol-spec.md §9::
+
+    0 name   1 type   2 mode   3 uid   4 gid   5 mtime [s, ns]   6 size   7 whole-file hash
+    8 places, flat   9 symlink target   10 link group   11 device [major, minor]   12 birth [s, ns]
+    13 xattrs [[name, value], ...]   14 ACL names [[kind, id, name], ...]   15 inode flags
+    16 flags   17 error   18 delta [method, base hash, base size, base places]
+    19 user and 20 group, only where they differ from the page's table
+"""
+
+from typing import Any
+
+from mastodon.sealed.entry import (
+    NAME_LIMIT,
+    PLACES_LIMIT,
+    TARGET_LIMIT,
+    XATTR_TOTAL_LIMIT,
+    Delta,
+    Entry,
+    EntryFlag,
+    EntryType,
+    decode_places,
+    encode_places,
+)
+from mastodon.sealed.errors import Malformed, Unsupported
+from mastodon.sealed.schema import Check, array, octets, row, text, unsigned
+
+SECOND = 10**9
+ENTRY_TYPES = frozenset(EntryType)
+
+
+def check_name(name: Any, first: bool = False) -> bytes:
+    """A name as the file system may have it. The empty name may only come first (sources). Raises Malformed."""
+    if type(name) is not bytes or len(name) > NAME_LIMIT or (not name and not first):
+        raise Malformed("a name of no or too many bytes")
+    if b"/" in name or b"\0" in name or name in (b".", b".."):
+        raise Malformed(f"a name that no directory can hold: {name!r}")
+    return name
+
+
+def encode_entry(entry: Entry, users: dict[int, str], groups: dict[int, str]) -> dict[int, Any]:
+    """The map for an entry; owner names go into the page's tables."""
+    body: dict[int, Any] = {
+        0: entry.name,
+        1: int(entry.type),
+        2: entry.mode,
+        3: entry.uid,
+        4: entry.gid,
+        5: list(divmod(entry.mtime_ns, SECOND)),
+    }
+    if users.setdefault(entry.uid, entry.user) != entry.user:
+        body[19] = entry.user
+    if groups.setdefault(entry.gid, entry.group) != entry.group:
+        body[20] = entry.group
+    if entry.type == EntryType.FILE:
+        body[6] = entry.size
+        if entry.hash:
+            body[7] = entry.hash
+        if entry.places:
+            body[8] = encode_places(entry.places)
+    if entry.birth_ns is not None:
+        body[12] = list(divmod(entry.birth_ns, SECOND))
+    _encode_rare(entry, body)
+    return body
+
+
+def _encode_rare(entry: Entry, body: dict[int, Any]) -> None:
+    if entry.target:
+        body[9] = entry.target
+    if entry.link_group:
+        body[10] = entry.link_group
+    if entry.rdev is not None:
+        body[11] = list(entry.rdev)
+    if entry.xattrs:
+        body[13] = [list(pair) for pair in entry.xattrs]
+    if entry.acl_names:
+        body[14] = [list(one) for one in entry.acl_names]
+    if entry.inode_flags:
+        body[15] = entry.inode_flags
+    if entry.flags:
+        body[16] = int(entry.flags)
+    if entry.error:
+        body[17] = entry.error
+    if entry.delta is not None:
+        delta = entry.delta
+        body[18] = [delta.method, delta.base_hash, delta.base_size, encode_places(delta.base_places)]
+
+
+_rare: dict[int, tuple[str, Check]] = {
+    9: ("target", octets(1, TARGET_LIMIT)),
+    10: ("link_group", unsigned()),
+    11: ("rdev", row(unsigned(32), unsigned(32))),
+    13: ("xattrs", array(row(octets(1, 255), octets(0, 65536)), 4096)),
+    14: ("acl_names", array(row(text(1), unsigned(32), text(256)), 4096)),
+    15: ("inode_flags", unsigned(32)),
+    17: ("error", unsigned(16)),
+    19: ("user", text(256)),
+    20: ("group", text(256)),
+}
+_u32 = unsigned(32)
+_size = unsigned(63)
+_hash = octets(32)
+
+
+def decode_entry(body: Any, users: dict[int, str], groups: dict[int, str], references: int) -> Entry:
+    """The entry in a page's map. Raises Malformed or Unsupported."""
+    if type(body) is not dict:
+        raise Malformed("an entry is a map")
+    try:
+        name, kind, mode, uid, gid, mtime = (body[number] for number in range(6))
+    except KeyError as error:
+        raise Malformed(f"entry: field {error} is missing") from None
+    if type(kind) is not int or kind not in ENTRY_TYPES:
+        raise Unsupported(f"entry of unknown type {kind!r}")
+    if type(mode) is not int or not 0 <= mode <= 0o7777:
+        raise Malformed("entry: mode out of bounds")
+    entry = Entry(check_name(name, first=True), EntryType(kind), mode, _u32(uid), _u32(gid), _time(mtime))
+    entry.user = users.get(uid, "")
+    entry.group = groups.get(gid, "")
+    for number, value in body.items():
+        if number > 5:
+            _decode_field(entry, number, value, references)
+    _check_whole(entry)
+    return entry
+
+
+def _decode_field(entry: Entry, number: int, value: Any, references: int) -> None:
+    if number == 6:
+        entry.size = _size(value)
+    elif number == 7:
+        entry.hash = _hash(value)
+    elif number == 8:
+        entry.places = _places(value, references)
+    elif number == 12:
+        entry.birth_ns = _time(value)
+    elif number == 16:
+        if type(value) is not int or not 0 < value < 1 << 16:
+            raise Malformed("entry: flags out of bounds")
+        if value & ~3:
+            raise Unsupported("entry: unknown flags")
+        entry.flags = EntryFlag(value)
+    elif number == 18:
+        entry.delta = _delta(value, references)
+    elif number in _rare:
+        attribute, check = _rare[number]
+        setattr(entry, attribute, check(value))
+    else:
+        raise Unsupported(f"entry: unknown field {number}")
+
+
+def _check_whole(entry: Entry) -> None:
+    is_file = entry.type == EntryType.FILE
+    if not is_file and (entry.size or entry.hash or entry.places or entry.delta):
+        raise Malformed("entry: content where none can be")
+    if (entry.type == EntryType.SYMLINK) != bool(entry.target):
+        raise Malformed("entry: a target belongs to a symlink, and to nothing else")
+    if entry.rdev is not None and entry.type not in (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE):
+        raise Malformed("entry: a device number where there is no device")
+    if is_file and entry.delta is None and sum(place.length for place in entry.places) not in (0, entry.size):
+        raise Malformed("entry: places do not add up to the size")
+    if entry.xattrs and sum(len(name) + len(value) for name, value in entry.xattrs) > XATTR_TOTAL_LIMIT:
+        raise Malformed("entry: xattrs beyond their bound")
+
+
+def _places(value: Any, references: int) -> Any:
+    places = decode_places(value, references)
+    if not 0 < len(places) <= PLACES_LIMIT:
+        raise Malformed("entry: no or too many places")
+    return places
+
+
+def _delta(value: Any, references: int) -> Delta:
+    if type(value) is not list or len(value) != 4:
+        raise Malformed("entry: a delta is [method, base hash, base size, base places]")
+    if value[0] != 1:
+        raise Unsupported(f"entry: unknown delta method {value[0]!r}")
+    return Delta(1, _hash(value[1]), _size(value[2]), _places(value[3], references))
+
+
+def _time(value: Any) -> int:
+    if type(value) is not list or len(value) != 2 or type(value[0]) is not int or type(value[1]) is not int:
+        raise Malformed("a time is [seconds, nanoseconds]")
+    seconds, nanoseconds = value
+    if not -(1 << 63) <= seconds < 1 << 63 or not 0 <= nanoseconds < SECOND:
+        raise Malformed("a time out of bounds")
+    return int(seconds * SECOND + nanoseconds)

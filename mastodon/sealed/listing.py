@@ -1,0 +1,215 @@
+"""The listing: all entries of a snapshot, in order, cut into pages, with a root blob on top.
+
+protocol-spec.md §9. The key of an entry is (directory as a tuple of names, name), raw bytes, so a directory's
+children are contiguous. A page is a CBOR map::
+
+    0  users: [[uid, name], ...] ascending        1  groups, the same
+    2  sections, one a directory: [shared, [names...], [entry, ...]]
+
+``shared`` counts the leading names that the directory has in common with the section before, so that deep paths
+are not repeated. The root blob's references are the pages, in order.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from blake3 import blake3
+
+from mastodon.sealed import cbor
+from mastodon.sealed.blob import PLAINTEXT_LIMIT
+from mastodon.sealed.entry import Entry
+from mastodon.sealed.entry_codec import check_name, decode_entry, encode_entry
+from mastodon.sealed.errors import Malformed
+from mastodon.sealed.schema import Body, array, key, octets, row, text, unsigned
+
+Directory = tuple[bytes, ...]
+Key = tuple[Directory, bytes]
+
+PAGE_LIMIT = 1024 * 1024
+PAGE_MINIMUM, PAGE_TARGET, PAGE_MAXIMUM = 32 * 1024, 128 * 1024, 768 * 1024
+DEPTH_LIMIT = 65536
+SOURCE = b""
+"""First component of what is no file: dumps and other typed sources, shown as /.source/KIND/NAME."""
+
+
+def cuts_after(name: bytes, length: int) -> bool:
+    """Whether a page of ``length`` bytes ends after the entry ``name``: by content, so that unchanged stretches
+    keep their pages."""
+    if length < PAGE_MINIMUM:
+        return False
+    if length >= PAGE_MAXIMUM:
+        return True
+    return int.from_bytes(blake3(name).digest(length=4), "big") % CUT_ODDS == 0
+
+
+CUT_ODDS = 640
+"""About (PAGE_TARGET - PAGE_MINIMUM) bytes of entries of 150 bytes each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """Consecutive entries of one directory."""
+
+    directory: Directory
+    entries: Sequence[Entry]
+
+
+def encode_page(sections: Iterable[Section]) -> bytes:
+    """A page's plaintext; the sections are in order, as are the entries in each."""
+    users: dict[int, str] = {}
+    groups: dict[int, str] = {}
+    packed = []
+    before: Directory = ()
+    for section in sections:
+        shared = shared_length(before, section.directory)
+        entries = [encode_entry(entry, users, groups) for entry in section.entries]
+        packed.append([shared, list(section.directory[shared:]), entries])
+        before = section.directory
+    return cbor.encode({0: _pack_owners(users), 1: _pack_owners(groups), 2: packed})
+
+
+def decode_page(plaintext: bytes, references: int) -> list[Section]:
+    """The sections of a page that has so many references.
+
+    Raises Malformed for duplicate or unsorted entries, bad names, places outside the references.
+    """
+    body = cbor.decode(plaintext, PAGE_LIMIT)
+    if type(body) is not dict or set(body) != {0, 1, 2} or type(body[2]) is not list or not body[2]:
+        raise Malformed("page: expected users, groups and sections")
+    users, groups = _unpack_owners(body[0]), _unpack_owners(body[1])
+    sections: list[Section] = []
+    before: Directory | None = None
+    for packed in body[2]:
+        directory = _section_directory(packed, before or ())
+        if before is not None and directory <= before:
+            raise Malformed("page: directories out of order, or twice")
+        entries = [decode_entry(one, users, groups, references) for one in packed[2]]
+        for one, following in pairwise(entries):
+            if one.name >= following.name:
+                raise Malformed("page: entries out of order, or twice")
+        if not entries:
+            raise Malformed("page: an empty section")
+        sections.append(Section(directory, entries))
+        before = directory
+    return sections
+
+
+def check_order(pages: Iterable[list[Section]]) -> Iterator[list[Section]]:
+    """Pass pages through, raising Malformed when one does not come after the one before."""
+    last: Key | None = None
+    for sections in pages:
+        first = first_key(sections)
+        if last is not None and first <= last:
+            raise Malformed("listing: pages out of order")
+        last = (sections[-1].directory, sections[-1].entries[-1].name)
+        yield sections
+
+
+def first_key(sections: Sequence[Section]) -> Key:
+    """The key of a page's first entry."""
+    return sections[0].directory, sections[0].entries[0].name
+
+
+def shared_length(one: Directory, other: Directory) -> int:
+    """How many leading names two directories have in common."""
+    count = 0
+    for a, b in zip(one, other, strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+@dataclass(frozen=True, slots=True)
+class Root(Body):
+    """The top of a listing. Its pages are the blob's references, in the same order as ``first_keys``.
+
+    ``first_keys`` are (directory, name) of each page's first entry; ``roots`` the absolute paths backed up, as
+    tuples of names; ``totals`` are entries, files, bytes of content; ``facts`` what the machine says of its disks
+    and system (name, text).
+    """
+
+    first_keys: tuple[tuple[tuple[bytes, ...], bytes], ...] = key(
+        0, array(row(array(octets(0, 255), DEPTH_LIMIT), octets(0, 255)), 1 << 17)
+    )
+    roots: tuple[tuple[bytes, ...], ...] = key(1, array(array(octets(0, 255), DEPTH_LIMIT), 4096))
+    excludes: tuple[bytes, ...] = key(2, array(octets(1, 4096), 4096))
+    entries: int = key(3, unsigned())
+    files: int = key(4, unsigned())
+    content_bytes: int = key(5, unsigned())
+    facts: tuple[tuple[str, bytes], ...] = key(6, array(row(text(64), octets(0, 1 << 18)), 64))
+    agent_version: str = key(7, text(64))
+    time_zone: str = key(8, text(64))
+    hostname: str = key(9, text(255))
+
+    def encode(self) -> bytes:
+        """The root blob's plaintext."""
+        return cbor.encode(self.to_body())
+
+    @classmethod
+    def decode(cls, plaintext: bytes, references: int) -> "Root":
+        """Raises Malformed, also when the keys are not ascending or not one a page."""
+        root = cls.from_body(cbor.decode(plaintext, PLAINTEXT_LIMIT))
+        if len(root.first_keys) != references:
+            raise Malformed("root: visible and sealed references differ")
+        if any(one >= two for one, two in pairwise(root.first_keys)):
+            raise Malformed("root: pages out of order")
+        return root
+
+    def page_of(self, wanted: Key) -> int:
+        """Index of the page where ``wanted`` would be (binary search), -1 before the first."""
+        low, high = 0, len(self.first_keys)
+        while low < high:
+            middle = (low + high) // 2
+            if self.first_keys[middle] <= wanted:
+                low = middle + 1
+            else:
+                high = middle
+        return low - 1
+
+
+def with_references(sections: Iterable[Section], moved: dict[int, int]) -> list[Section]:
+    """The same sections with every place's reference index replaced through ``moved``."""
+
+    def move(places: Any) -> Any:
+        return tuple(replace(one, reference=moved.get(one.reference, one.reference)) for one in places)
+
+    result = []
+    for section in sections:
+        entries = []
+        for entry in section.entries:
+            delta = entry.delta and replace(entry.delta, base_places=move(entry.delta.base_places))
+            entries.append(replace(entry, places=move(entry.places), delta=delta))
+        result.append(Section(section.directory, entries))
+    return result
+
+
+def _section_directory(packed: Any, before: Directory) -> Directory:
+    if type(packed) is not list or len(packed) != 3 or type(packed[2]) is not list:
+        raise Malformed("page: a section is [shared, names, entries]")
+    shared, names = packed[0], packed[1]
+    if type(shared) is not int or not 0 <= shared <= len(before) or type(names) is not list:
+        raise Malformed("page: a section's directory does not fit")
+    if shared + len(names) > DEPTH_LIMIT:
+        raise Malformed("page: a directory too deep")
+    for depth, name in enumerate(names, shared):
+        check_name(name, first=depth == 0)
+    if shared < len(before) and names and names[0] == before[shared]:
+        raise Malformed("page: a section's directory is not in shortest form")
+    return before[:shared] + tuple(names)
+
+
+def _pack_owners(owners: dict[int, str]) -> list[list[Any]]:
+    return [[number, owners[number]] for number in sorted(owners)]
+
+
+_owners = array(row(unsigned(32), text(256)), 1 << 16)
+
+
+def _unpack_owners(packed: Any) -> dict[int, str]:
+    pairs = _owners(packed)
+    if any(one[0] >= two[0] for one, two in pairwise(pairs)):
+        raise Malformed("page: owners out of order, or twice")
+    return dict(pairs)

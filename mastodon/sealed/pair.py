@@ -1,0 +1,127 @@
+"""The sealing pair: its record, its MAC, the payload of its envelope, and re-envelope records.
+
+protocol-spec.md §6. The private half exists only inside the envelope, an OpenPGP message; the public half is
+in the pair record, signed by the machine. Record and envelope travel and are kept together.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar
+
+from mastodon.sealed import cbor
+from mastodon.sealed.errors import Malformed, Mismatch
+from mastodon.sealed.hpke import PUBLIC_KEY_LENGTH, SEED_LENGTH, SealingKey
+from mastodon.sealed.purposes import Purpose, mac, sha256
+from mastodon.sealed.record import Record, RecordType
+from mastodon.sealed.schema import Body, array, choice, key, octets, unsigned
+
+PAIR_ID_LENGTH = 16
+RECIPIENTS_LIMIT = 16
+RECIPIENT_LIMIT = 64 * 1024
+ENVELOPE_LIMIT = 128 * 1024
+SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 15, 8, 1
+
+
+class EnvelopeMode(IntEnum):
+    """How the private half is enveloped. There is no mode without encryption."""
+
+    PASSPHRASE = 1
+    RECIPIENTS = 2
+    BOTH = 3
+
+
+@dataclass(frozen=True, slots=True)
+class PairRecord(Record):
+    """Says that a machine seals to ``public_key`` from ``time_ns`` on.
+
+    ``previous`` is the record hash of the pair before (empty for the first); ``recipients`` are the full OpenPGP
+    public keys, which a paper key needs to become a key again.
+    """
+
+    TYPE: ClassVar = RecordType.PAIR
+    PURPOSE: ClassVar = Purpose.SIGN_PAIR
+    LIMIT: ClassVar = 512 * 1024
+
+    machine: bytes = key(0, octets(32))
+    pair: bytes = key(1, octets(PAIR_ID_LENGTH))
+    time_ns: int = key(2, unsigned())
+    number: int = key(3, unsigned(32))
+    previous: bytes = key(4, octets(0, 32))
+    public_key: bytes = key(5, octets(PUBLIC_KEY_LENGTH))
+    mode: EnvelopeMode = key(6, choice(EnvelopeMode))
+    recipients: tuple[bytes, ...] = key(7, array(octets(1, RECIPIENT_LIMIT), RECIPIENTS_LIMIT))
+    mac: bytes = key(8, octets(32))
+    envelope_hash: bytes = key(9, octets(32))
+
+
+@dataclass(frozen=True, slots=True)
+class ReenvelopeRecord(Record):
+    """An admin's word that another envelope holds the private half of an existing pair; never makes it current."""
+
+    TYPE: ClassVar = RecordType.REENVELOPE
+    PURPOSE: ClassVar = Purpose.SIGN_REENVELOPE
+
+    machine: bytes = key(0, octets(32))
+    pair: bytes = key(1, octets(PAIR_ID_LENGTH))
+    time_ns: int = key(2, unsigned())
+    envelope_hash: bytes = key(3, octets(32))
+    order_key: bytes = key(4, octets(32))
+
+
+@dataclass(frozen=True, slots=True)
+class EnvelopePayload(Body):
+    """What stands inside the OpenPGP message."""
+
+    machine: bytes = key(0, octets(32))
+    pair: bytes = key(1, octets(PAIR_ID_LENGTH))
+    seed: bytes = key(2, octets(SEED_LENGTH))
+
+    def encode(self) -> bytes:
+        """The bytes to put in the OpenPGP message."""
+        return cbor.encode(self.to_body())
+
+    @classmethod
+    def decode(cls, data: bytes) -> "EnvelopePayload":
+        """Raises Malformed."""
+        return cls.from_body(cbor.decode(data, 1024))
+
+
+def envelope_hash(envelope: bytes) -> bytes:
+    """The hash by which a pair record names its envelope."""
+    return sha256(Purpose.ENVELOPE_HASH, envelope)
+
+
+def pair_mac(
+    pair_mac_key: bytes, pair: bytes, mode: EnvelopeMode, recipients: Sequence[bytes], passphrase: bytes
+) -> bytes:
+    """Ties a pair to the passkey and recipients that it was made for, so that a server cannot offer an old one.
+
+    HMAC over mode, sorted recipients and scrypt(passphrase, pair id); an empty passphrase where there is none.
+    """
+    salt = Purpose.PAIR_PASSPHRASE.prefix + pair
+    stretched = hashlib.scrypt(
+        passphrase, salt=salt, n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P, maxmem=64 * 1024 * 1024, dklen=32
+    )
+    return mac(Purpose.PAIR_MAC, pair_mac_key, cbor.encode([int(mode), sorted(recipients), stretched]))
+
+
+def open_payload(data: bytes, record: PairRecord) -> SealingKey:
+    """The private half from an envelope's payload, proven to be the one of ``record``.
+
+    Raises Malformed, or Mismatch when it belongs to another machine, pair or public key.
+    """
+    payload = EnvelopePayload.decode(data)
+    if payload.machine != record.machine or payload.pair != record.pair:
+        raise Mismatch("the envelope is of another machine or pair")
+    private = SealingKey(payload.seed)
+    if private.public_key != record.public_key:
+        raise Mismatch("the envelope's private key does not belong to the pair record")
+    return private
+
+
+def check_recipients(mode: EnvelopeMode, recipients: Sequence[bytes]) -> None:
+    """Raise Malformed when the mode and the list of recipients do not go together."""
+    if (mode == EnvelopeMode.PASSPHRASE) != (not recipients):
+        raise Malformed(f"mode {mode.name} with {len(recipients)} recipients")

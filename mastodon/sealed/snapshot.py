@@ -1,0 +1,73 @@
+"""The snapshot record: what a run committed, signed by the machine, of constant size.
+
+protocol-spec.md §10.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar
+
+from mastodon.sealed.pair import PAIR_ID_LENGTH
+from mastodon.sealed.purposes import Purpose
+from mastodon.sealed.record import Record, RecordType
+from mastodon.sealed.run import NONCE_LENGTH
+from mastodon.sealed.schema import array, choice, key, octets, row, unsigned
+
+
+class SnapshotStatus(IntEnum):
+    """How whole a snapshot is (design §5)."""
+
+    COMPLETE = 1
+    PARTIAL = 2
+    CHECKPOINT = 3
+
+
+class Reason(IntEnum):
+    """What is counted in a snapshot record. GONE, GREW and FUZZY leave it complete."""
+
+    GONE = 1
+    GREW = 2
+    FUZZY = 3
+    UNREADABLE = 4
+    IO_ERROR = 5
+    MISSING_PATH = 6
+    FAILED_SOURCE = 7
+    CARRIED = 8
+    METADATA = 9
+
+
+INCOMPLETE = frozenset({Reason.UNREADABLE, Reason.IO_ERROR, Reason.MISSING_PATH, Reason.FAILED_SOURCE, Reason.METADATA})
+"""Any of these makes a snapshot partial."""
+
+ORDER_RESULTS_LIMIT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRecord(Record):
+    """``sequence`` is one more than the head that the server named. Hashes are record hashes, empty for none.
+
+    ``predecessor`` is the head that the server named, ``remembered`` the one that the agent's state holds: where
+    they differ, the machine travelled in time or was cloned. ``job_serial`` and ``job_hash`` echo the job order
+    obeyed, ``book_version`` the book that it was made under (0 and empty: none).
+    """
+
+    TYPE: ClassVar = RecordType.SNAPSHOT
+    PURPOSE: ClassVar = Purpose.SIGN_SNAPSHOT
+    LIMIT: ClassVar = 4096
+
+    machine: bytes = key(0, octets(32))
+    sequence: int = key(1, unsigned())
+    pair: bytes = key(2, octets(PAIR_ID_LENGTH))
+    status: SnapshotStatus = key(3, choice(SnapshotStatus))
+    counts: tuple[tuple[Reason, int], ...] = key(4, array(row(choice(Reason), unsigned()), len(Reason)))
+    time_ns: int = key(5, unsigned())
+    root: bytes = key(6, octets(32))
+    run_nonce: bytes = key(7, octets(NONCE_LENGTH))
+    predecessor: bytes = key(8, octets(0, 32))
+    remembered: bytes = key(9, octets(0, 32))
+    job_serial: int = key(10, unsigned(), default=0)
+    job_hash: bytes = key(11, octets(0, 32), default=b"")
+    order_results: tuple[tuple[bytes, int], ...] = key(
+        12, array(row(octets(16), unsigned(8)), ORDER_RESULTS_LIMIT), default=()
+    )
+    book_version: int = key(13, unsigned(), default=0)
