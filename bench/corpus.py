@@ -173,9 +173,10 @@ def mutate(top: Path, source: Source) -> None:
     for path in rng.sample(files, len(files) // 100):
         data = path.read_bytes()
         at = rng.randrange(len(data) + 1)
-        source.write(path, data[:at] + b"/* edit %d */" % rng.getrandbits(32) + data[at:])
+        path.write_bytes(data[:at] + b"/* edit %d */" % rng.getrandbits(32) + data[at:])
     for _ in range(len(files) // 200):
-        source.write(rng.choice(files).parent / f"new{rng.getrandbits(40):05}.php", source.code(3000))
+        path = rng.choice(files).parent / f"new{rng.getrandbits(40):05}.php"
+        path.write_bytes(source.code(3000))
     for path in rng.sample(files, len(files) * 3 // 1000):
         path.unlink()
     site = rng.choice(sorted(sites.iterdir()))
