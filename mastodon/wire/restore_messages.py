@@ -1,0 +1,306 @@
+"""The messages of the restore port, both ways.
+
+protocol-spec.md §17. The client's certificate is its identity. A request's frame type is its verb; its body carries a
+number of the client's choosing, which every frame of the answer repeats: items (or raw data), then DONE, or ERROR.
+"""
+
+import struct
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar
+
+from mastodon.sealed import cbor
+from mastodon.sealed.book import BOOK_LIMIT
+from mastodon.sealed.errors import FormatError
+from mastodon.sealed.ledger_entries import MachineState, Role
+from mastodon.sealed.pair import ENVELOPE_LIMIT, PairRecord
+from mastodon.sealed.run import RunRecord
+from mastodon.sealed.schema import array, choice, key, octets, text, unsigned
+from mastodon.sealed.snapshot import SnapshotRecord
+from mastodon.sealed.statement import Statement
+from mastodon.wire.errors import BadMessage, UnknownVerb
+from mastodon.wire.frame import RESTORE_FRAME_LIMIT, encode_frame
+from mastodon.wire.messages import Error, Keepalive, Message
+
+FETCH_LIMIT = 8192
+SNAPSHOTS_LIMIT = 1000
+DATA_LIMIT = 512 * 1024
+DATA_HEAD = struct.Struct(">I")
+
+
+class RestoreVerb(IntEnum):
+    """Requests. 9-31 are reserved for events, keeps, mail and status."""
+
+    WHO = 1
+    MACHINES = 2
+    SNAPSHOTS = 3
+    PAIRS = 4
+    RUNS = 5
+    FETCH = 6
+    BOOK = 7
+    STATE = 8
+
+
+ALLOWED: dict[RestoreVerb, frozenset[Role]] = {
+    RestoreVerb.WHO: frozenset({Role.ADMIN, Role.TICKET, Role.MONITOR}),
+    RestoreVerb.MACHINES: frozenset({Role.ADMIN}),
+    RestoreVerb.SNAPSHOTS: frozenset({Role.ADMIN, Role.TICKET}),
+    RestoreVerb.PAIRS: frozenset({Role.ADMIN}),
+    RestoreVerb.RUNS: frozenset({Role.ADMIN, Role.TICKET}),
+    RestoreVerb.FETCH: frozenset({Role.ADMIN, Role.TICKET}),
+    RestoreVerb.BOOK: frozenset({Role.ADMIN}),
+    RestoreVerb.STATE: frozenset({Role.ADMIN}),
+}
+"""The whole table of verbs and roles. Machines are looked up inside the certificate's tenant, for a ticket inside its
+machine and root; what lies outside is NOT_FOUND, as if it did not exist."""
+
+
+class RestoreReply(IntEnum):
+    """Frame types that the server sends on the restore port, beside ERROR and KEEPALIVE."""
+
+    WHO = 160
+    MACHINE = 161
+    SNAPSHOT = 162
+    PAIR = 163
+    RUN = 164
+    DATA = 165
+    BOOK = 166
+    DONE = 190
+
+
+class RestoreMessage(Message):
+    """Base of messages on the restore port: bounded by that port's frames."""
+
+    __slots__ = ()
+
+    @classmethod
+    def decode(cls, payload: bytes) -> "Message":
+        """Raises BadMessage."""
+        try:
+            return cls.from_body(cbor.decode(payload, RESTORE_FRAME_LIMIT))
+        except FormatError as error:
+            raise BadMessage(f"{cls.__name__}: {error}") from None
+
+
+# From the client
+
+
+@dataclass(frozen=True, slots=True)
+class WhoRequest(RestoreMessage):
+    """Who am I to this server, and who is it?"""
+
+    KIND: ClassVar = RestoreVerb.WHO
+
+    request: int = key(0, unsigned(32))
+
+
+@dataclass(frozen=True, slots=True)
+class MachinesRequest(RestoreMessage):
+    """All machines of the tenant."""
+
+    KIND: ClassVar = RestoreVerb.MACHINES
+
+    request: int = key(0, unsigned(32))
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotsRequest(RestoreMessage):
+    """Snapshot records of a machine with a sequence of at least ``first``, in order, at most ``limit``."""
+
+    KIND: ClassVar = RestoreVerb.SNAPSHOTS
+
+    request: int = key(0, unsigned(32))
+    machine: bytes = key(1, octets(32))
+    first: int = key(2, unsigned())
+    limit: int = key(3, unsigned(16))
+
+
+@dataclass(frozen=True, slots=True)
+class PairsRequest(RestoreMessage):
+    """All pair and re-envelope records of a machine, with their envelopes."""
+
+    KIND: ClassVar = RestoreVerb.PAIRS
+
+    request: int = key(0, unsigned(32))
+    machine: bytes = key(1, octets(32))
+
+
+@dataclass(frozen=True, slots=True)
+class RunsRequest(RestoreMessage):
+    """Run records by id (32 bytes each)."""
+
+    KIND: ClassVar = RestoreVerb.RUNS
+
+    request: int = key(0, unsigned(32))
+    machine: bytes = key(1, octets(32))
+    ids: bytes = key(2, octets(32, 32 * FETCH_LIMIT))
+
+
+@dataclass(frozen=True, slots=True)
+class FetchRequest(RestoreMessage):
+    """Blobs by id (32 bytes each). They come in the order in which they lie in the packs; every sealing of an id
+    that the server has comes, the newest first."""
+
+    KIND: ClassVar = RestoreVerb.FETCH
+
+    request: int = key(0, unsigned(32))
+    machine: bytes = key(1, octets(32))
+    ids: bytes = key(2, octets(32, 32 * FETCH_LIMIT))
+
+
+@dataclass(frozen=True, slots=True)
+class BookRequest(RestoreMessage):
+    """The newest book."""
+
+    KIND: ClassVar = RestoreVerb.BOOK
+
+    request: int = key(0, unsigned(32))
+
+
+@dataclass(frozen=True, slots=True)
+class StateRequest(RestoreMessage):
+    """Do what a signed statement says; ``attachment`` is the book for SWAP_BOOK, else empty."""
+
+    KIND: ClassVar = RestoreVerb.STATE
+
+    request: int = key(0, unsigned(32))
+    statement: bytes = key(1, octets(1, Statement.LIMIT))
+    attachment: bytes = key(2, octets(0, BOOK_LIMIT))
+
+
+# From the server
+
+
+@dataclass(frozen=True, slots=True)
+class WhoItem(RestoreMessage):
+    """``servers`` are the pins of the server's keys, spare included; ``counter`` the last statement taken;
+    ``append_hosts`` where agents connect, host:port."""
+
+    KIND: ClassVar = RestoreReply.WHO
+
+    request: int = key(0, unsigned(32))
+    tenant: bytes = key(1, octets(0, 32))
+    name: str = key(2, text(64))
+    role: Role = key(3, choice(Role))
+    servers: tuple[bytes, ...] = key(4, array(octets(32), 8))
+    time_ns: int = key(5, unsigned())
+    counter: int = key(6, unsigned())
+    append_hosts: tuple[str, ...] = key(7, array(text(300), 8))
+    ledger_head: bytes = key(8, octets(0, 16384), default=b"")
+
+
+@dataclass(frozen=True, slots=True)
+class MachineItem(RestoreMessage):
+    """A machine as the server knows it."""
+
+    KIND: ClassVar = RestoreReply.MACHINE
+
+    request: int = key(0, unsigned(32))
+    enrolment: bytes = key(1, octets(1, 16384))
+    state: MachineState = key(2, choice(MachineState))
+    seen_ns: int = key(3, unsigned())
+    snapshots: int = key(4, unsigned())
+    kept_bytes: int = key(5, unsigned())
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotItem(RestoreMessage):
+    """A snapshot record and the server's time of its commit."""
+
+    KIND: ClassVar = RestoreReply.SNAPSHOT
+
+    request: int = key(0, unsigned(32))
+    record: bytes = key(1, octets(1, SnapshotRecord.LIMIT))
+    time_ns: int = key(2, unsigned())
+
+
+@dataclass(frozen=True, slots=True)
+class PairItem(RestoreMessage):
+    """A pair record (``reenvelope`` 0) or a re-envelope record (1), and its envelope."""
+
+    KIND: ClassVar = RestoreReply.PAIR
+
+    request: int = key(0, unsigned(32))
+    record: bytes = key(1, octets(1, PairRecord.LIMIT))
+    envelope: bytes = key(2, octets(1, ENVELOPE_LIMIT))
+    reenvelope: int = key(3, unsigned(1))
+
+
+@dataclass(frozen=True, slots=True)
+class RunItem(RestoreMessage):
+    """A run record."""
+
+    KIND: ClassVar = RestoreReply.RUN
+
+    request: int = key(0, unsigned(32))
+    record: bytes = key(1, octets(1, RunRecord.LIMIT))
+
+
+@dataclass(frozen=True, slots=True)
+class DataItem(RestoreMessage):
+    """The next bytes of a FETCH's answer: blobs (header and sealed part) one after the other, cut anywhere. Raw: the
+    request number, then the bytes."""
+
+    KIND: ClassVar = RestoreReply.DATA
+
+    request: int = key(0, unsigned(32))
+    data: bytes = key(1, octets(1, RESTORE_FRAME_LIMIT))
+
+    def encode(self) -> bytes:
+        return encode_frame(self.KIND, DATA_HEAD.pack(self.request) + self.data)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> "DataItem":
+        if len(payload) <= DATA_HEAD.size:
+            raise BadMessage("DataItem: empty")
+        return cls(DATA_HEAD.unpack_from(payload)[0], payload[DATA_HEAD.size :])
+
+
+@dataclass(frozen=True, slots=True)
+class BookItem(RestoreMessage):
+    """The newest book; no item where there is none yet."""
+
+    KIND: ClassVar = RestoreReply.BOOK
+
+    request: int = key(0, unsigned(32))
+    book: bytes = key(1, octets(1, BOOK_LIMIT))
+
+
+@dataclass(frozen=True, slots=True)
+class Done(RestoreMessage):
+    """The answer is whole; ``missing`` are ids asked for that are not here (32 bytes each)."""
+
+    KIND: ClassVar = RestoreReply.DONE
+
+    request: int = key(0, unsigned(32))
+    missing: bytes = key(1, octets(0, 32 * FETCH_LIMIT), default=b"")
+
+
+REQUESTS: dict[int, type[Message]] = {
+    one.KIND: one
+    for one in (
+        WhoRequest, MachinesRequest, SnapshotsRequest, PairsRequest, RunsRequest, FetchRequest, BookRequest,
+        StateRequest,
+    )
+}  # fmt: skip
+
+REPLIES: dict[int, type[Message]] = {
+    one.KIND: one
+    for one in (WhoItem, MachineItem, SnapshotItem, PairItem, RunItem, DataItem, BookItem, Done, Error, Keepalive)
+}
+
+
+def decode_request(kind: int, payload: bytes) -> Message:
+    """What a client asks for. Raises UnknownVerb or BadMessage."""
+    cls = REQUESTS.get(kind)
+    if cls is None:
+        raise UnknownVerb(f"frame type {kind}")
+    return cls.decode(payload)
+
+
+def decode_reply(kind: int, payload: bytes) -> Message:
+    """What the restore port said. Raises BadMessage."""
+    cls = REPLIES.get(kind)
+    if cls is None:
+        raise BadMessage(f"the server sent a frame of unknown type {kind}")
+    return cls.decode(payload)
