@@ -1,0 +1,171 @@
+"""The tools a user would pick instead. docs/development.md says how to get current versions of them."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Protocol
+
+from bench.measure import Command
+
+PASSWORD = "x" * 20
+# Long enough for a busy machine to start a server.
+START_SECONDS = 30
+
+
+class Tool(Protocol):
+    """One tool with a repository of its own in a folder of its own."""
+
+    def start(self) -> int | None:
+        """Makes the repository, starts the server; its process, or None where each command brings its own."""
+
+    def stop(self) -> None:
+        """Ends what `start` started."""
+
+    def backup(self, data: Path) -> Command:
+        """Backs up ``data`` as it is now."""
+
+    def restore(self, to: Path) -> Command:
+        """Brings the newest backup back below ``to``."""
+
+    def single(self, to: Path, inner: str) -> Command:
+        """Brings one file back, by its path inside the data."""
+
+    def restored(self, to: Path) -> Path:
+        """Where below ``to`` the data's top has come to lie."""
+
+    def kept(self) -> int:
+        """Bytes that the server now keeps."""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def bytes_below(folder: Path) -> int:
+    return sum(os.lstat(os.path.join(root, name)).st_size for root, _, names in os.walk(folder) for name in names)
+
+
+def end(server: subprocess.Popen[bytes] | None) -> None:
+    if server is not None:
+        server.send_signal(signal.SIGTERM)
+        server.wait()
+
+
+def run(argv: list[str], env: dict[str, str] | None = None) -> None:
+    subprocess.run(argv, env={**os.environ, **(env or {})}, check=True, capture_output=True)
+
+
+def require(*names: str) -> None:
+    """Refuses to start half a comparison."""
+    missing = [name for name in names if shutil.which(name) is None]
+    if missing:
+        raise SystemExit(f"not on the path: {', '.join(missing)}; docs/development.md says how to get them")
+
+
+class Restic:
+    """restic over TLS to `rclone serve restic --append-only`."""
+
+    def __init__(self, work: Path) -> None:
+        require("restic", "rclone", "openssl")
+        self.repository, self.key, self.certificate = work / "repo", work / "key.pem", work / "cert.pem"
+        self.env = {"RESTIC_PASSWORD": PASSWORD, "RESTIC_CACHE_DIR": str(work / "cache"), "RESTIC_PROGRESS_FPS": "0.1"}
+        self.server: subprocess.Popen[bytes] | None = None
+        self.base: list[str] = []
+
+    def start(self) -> int:
+        self._make_certificate()
+        self.repository.mkdir()
+        port = free_port()
+        argv = ["rclone", "serve", "restic", "--append-only", "--addr", f"127.0.0.1:{port}"]
+        argv += ["--cert", str(self.certificate), "--key", str(self.key), str(self.repository)]
+        self.server = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for_port(port)
+        self.base = ["restic", "--cacert", str(self.certificate), "-r", f"rest:https://127.0.0.1:{port}/", "-q"]
+        run([*self.base, "init"], self.env)
+        return self.server.pid
+
+    def _make_certificate(self) -> None:
+        argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        argv += ["-keyout", str(self.key), "-out", str(self.certificate), "-days", "30", "-subj", "/CN=localhost"]
+        argv += ["-addext", "subjectAltName=IP:127.0.0.1"]
+        subprocess.run(argv, check=True, capture_output=True)
+
+    def stop(self) -> None:
+        end(self.server)
+
+    def backup(self, data: Path) -> Command:
+        return Command([*self.base, "backup", "."], self.env, str(data))
+
+    def restore(self, to: Path) -> Command:
+        return Command([*self.base, "restore", "latest", "--sparse", "--target", str(to)], self.env)
+
+    def single(self, to: Path, inner: str) -> Command:
+        return Command([*self.base, "restore", "latest", "--target", str(to), "--include", "/" + inner], self.env)
+
+    def restored(self, to: Path) -> Path:
+        return to
+
+    def kept(self) -> int:
+        return bytes_below(self.repository)
+
+
+class Borg:
+    """borg to `borg serve --append-only` through a local pipe: no TLS, nothing on lo, one sum of CPU for both sides."""
+
+    def __init__(self, work: Path) -> None:
+        require("borg")
+        self.work, self.count = work, 0
+        self.repository = f"ssh://localhost{work}/repo"
+        self.env = {
+            "BORG_PASSPHRASE": PASSWORD,
+            "BORG_BASE_DIR": str(work / "base"),
+            "BORG_RSH": str(work / "shell"),
+            "BORG_REMOTE_PATH": str(work / "serve"),
+        }
+
+    def start(self) -> None:
+        for name, body in (("shell", 'shift\nexec "$@"'), ("serve", "exec borg serve --append-only")):
+            script = self.work / name
+            script.write_text(f"#!/bin/sh\n{body}\n")
+            script.chmod(0o755)
+        run(["borg", "init", "-e", "repokey-blake2", self.repository], self.env)
+
+    def stop(self) -> None:
+        """Nothing: the server ended with its command."""
+
+    def _command(self, argv: list[str], cwd: Path) -> Command:
+        # 1 is borg's "with warnings"; the compare tells whether they mattered.
+        return Command(["borg", *argv], self.env, str(cwd), good=(0, 1))
+
+    def backup(self, data: Path) -> Command:
+        self.count += 1
+        return self._command(["create", "--compression", "zstd,3", f"{self.repository}::a{self.count}", "."], data)
+
+    def restore(self, to: Path) -> Command:
+        return self._command(["extract", "--sparse", "--numeric-ids", f"{self.repository}::a{self.count}"], to)
+
+    def single(self, to: Path, inner: str) -> Command:
+        return self._command(["extract", f"{self.repository}::a{self.count}", inner], to)
+
+    def restored(self, to: Path) -> Path:
+        return to
+
+    def kept(self) -> int:
+        return bytes_below(self.work / "repo")
