@@ -1,0 +1,202 @@
+"""What both ports' connections have in common: bytes in, frames in turn, bounded memory, signs of life.
+
+A connection takes bytes off the socket up to READ_AHEAD and then stops reading, so that TCP holds the peer back; it
+hands out frames only when the scheduler gives it its turn, and none while the peer does not take its answers or work
+of its own is outstanding beyond its bound.
+"""
+
+from collections.abc import Hashable
+from typing import Protocol as Interface
+
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITransport
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from mastodon.daemon.scheduling import UNAUTHENTICATED, Scheduler
+from mastodon.wire.errors import WireError
+from mastodon.wire.fair import QUANTUM, Kind
+from mastodon.wire.frame import FrameReader
+from mastodon.wire.messages import Keepalive, Message
+
+READ_AHEAD = 1024 * 1024
+KEEPALIVE_S = 15.0
+CLOSE_GRACE_S = 10.0
+
+
+class Transport(Interface):
+    """What a connection needs of its TLS transport."""
+
+    def write(self, data: bytes) -> None: ...
+    def loseConnection(self) -> None: ...
+    def abortConnection(self) -> None: ...
+    def pauseProducing(self) -> None: ...
+    def resumeProducing(self) -> None: ...
+    def registerProducer(self, producer: object, streaming: bool) -> None: ...
+    def unregisterProducer(self) -> None: ...
+
+
+@implementer(IPushProducer)
+class FramedConnection(Protocol):
+    """Base of the two ports' protocols; made when the TLS handshake is done."""
+
+    log = Logger()
+    transport: Transport  # type: ignore[assignment]
+    kind = Kind.APPEND
+
+    def __init__(self, scheduler: Scheduler, clock: IReactorTime, frame_limit: int, silence_s: float) -> None:
+        self.scheduler = scheduler
+        self.clock = clock
+        self.last_heard = clock.seconds()
+        self.peer = ""
+        self._reader = FrameReader(frame_limit)
+        self._silence_s = silence_s
+        self._reading = True
+        self._peer_reads = True
+        self._over = False
+        self._timer: IDelayedCall | None = None
+
+    # What a subclass says
+
+    def frame(self, kind: int, payload: bytes) -> None:
+        """One frame, in its turn."""
+        raise NotImplementedError
+
+    def broken(self, error: WireError) -> None:
+        """The peer broke the protocol."""
+        raise NotImplementedError
+
+    def ready_for_frames(self) -> bool:
+        """False while work of this connection is outstanding beyond its bound."""
+        raise NotImplementedError
+
+    def gone(self) -> None:
+        """The connection is gone: let go of everything."""
+        raise NotImplementedError
+
+    # From Twisted
+
+    def connectionMade(self) -> None:
+        """The handshake is done."""
+        peer = self.transport.getPeer()  # type: ignore[attr-defined]
+        self.peer = f"{peer.host}:{peer.port}"
+        self.transport.registerProducer(self, True)
+        self.scheduler.add(UNAUTHENTICATED, Kind.CONTROL, self)
+        self._timer = self.clock.callLater(KEEPALIVE_S, self._tick)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the peer."""
+        if self._over:
+            return
+        self.last_heard = self.clock.seconds()
+        self._reader.receive(data)
+        if self._reading and self._reader.buffered >= READ_AHEAD and self._has_frame():
+            self._reading = False
+            self.transport.pauseProducing()
+        self.scheduler.wake(self)
+
+    def pauseProducing(self) -> None:
+        """The peer does not take what we send."""
+        self._peer_reads = False
+
+    def resumeProducing(self) -> None:
+        """It does again."""
+        self._peer_reads = True
+        self.scheduler.wake(self)
+
+    def stopProducing(self) -> None:
+        """The transport is going away."""
+        self._over = True
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """The connection is gone."""
+        self._over = True
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self.scheduler.remove(self)
+        self.gone()
+
+    # For the scheduler
+
+    def next_cost(self) -> int | None:
+        """The size of the next frame, when it may be taken."""
+        if self._over or not self._peer_reads or not self.ready_for_frames():
+            return None
+        try:
+            size = self._reader.next_frame_size()
+        except WireError:
+            return 1
+        if size is None:
+            self._resume_reading()
+            return None
+        return min(size, QUANTUM)
+
+    def run(self) -> None:
+        """Take one frame."""
+        try:
+            frame = self._reader.next_frame()
+        except WireError as error:
+            self.broken(error)
+            return
+        if frame is not None:
+            try:
+                self.frame(*frame)
+            except WireError as error:
+                self.broken(error)
+        if self._reader.buffered < READ_AHEAD:
+            self._resume_reading()
+
+    # For the subclass
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be done for this connection."""
+        return self._over
+
+    def belong_to(self, unit: Hashable) -> None:
+        """The peer has proven who it is: its work counts as this unit's from now on."""
+        self.scheduler.move(unit, self.kind, self)
+
+    def send(self, message: Message) -> None:
+        """Send a message, unless the connection is over."""
+        if not self._over:
+            self.transport.write(message.encode())
+
+    def close(self) -> None:
+        """Send what is left, then close; cut when the peer does not take it."""
+        if self._over:
+            return
+        self._over = True
+        self.transport.unregisterProducer()
+        self.transport.loseConnection()
+        if self._timer is not None and self._timer.active():
+            self._timer.reset(CLOSE_GRACE_S)
+
+    def woken(self) -> None:
+        """Outstanding work is done: there may be room for the next frame."""
+        if not self._over:
+            self.scheduler.wake(self)
+
+    def _has_frame(self) -> bool:
+        try:
+            return self._reader.next_frame_size() is not None
+        except WireError:
+            return True
+
+    def _resume_reading(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self.transport.resumeProducing()
+
+    def _tick(self) -> None:
+        if self._over or self.clock.seconds() - self.last_heard > self._silence_s:
+            self.transport.abortConnection()
+            return
+        self.send(Keepalive())
+        self._timer = self.clock.callLater(KEEPALIVE_S, self._tick)
+
+
+def transport_of(connection: FramedConnection) -> ITransport:
+    """The TLS transport, as the tls module wants it."""
+    return connection.transport  # type: ignore[return-value]

@@ -1,0 +1,61 @@
+"""Runs the fair scheduler in the reactor: a bounded share of work a turn, then everybody else's I/O.
+
+All connections of both ports are sources of one DeficitRoundRobin (P12); nothing of a connection is done outside
+its turn but taking bytes off the socket, up to a bound.
+"""
+
+from collections.abc import Hashable
+
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from mastodon.wire.fair import DeficitRoundRobin, Kind, Source
+
+TURN_BUDGET = 4 * 1024 * 1024
+"""Cost of the work done before the reactor looks at its sockets again."""
+
+UNAUTHENTICATED = "unauthenticated"
+"""The one unit of all connections that have not proven who they are."""
+
+
+class Scheduler:
+    """The daemon's one pump."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._queue = DeficitRoundRobin()
+        self._call: IDelayedCall | None = None
+
+    def add(self, unit: Hashable, kind: Kind, source: Source) -> None:
+        """Let a source take part, and ask it soon."""
+        self._queue.add(unit, kind, source)
+        self._schedule()
+
+    def wake(self, source: Source) -> None:
+        """The source has work again."""
+        self._queue.wake(source)
+        self._schedule()
+
+    def remove(self, source: Source) -> None:
+        """The source is gone."""
+        self._queue.remove(source)
+
+    def move(self, unit: Hashable, kind: Kind, source: Source) -> None:
+        """The source belongs to another unit from now on."""
+        self._queue.remove(source)
+        self.add(unit, kind, source)
+
+    def stop(self) -> None:
+        """No further turn."""
+        if self._call is not None:
+            self._call.cancel()
+            self._call = None
+
+    def _schedule(self) -> None:
+        if self._call is None:
+            self._call = self._clock.callLater(0, self._turn)
+
+    def _turn(self) -> None:
+        self._call = None
+        self._queue.step(TURN_BUDGET)
+        if self._queue.busy:
+            self._schedule()

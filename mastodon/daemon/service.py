@@ -1,0 +1,170 @@
+"""``twistd mastodon --config FILE``: puts the daemon together, starts it and stops it cleanly."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet import defer
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python import usage
+
+from mastodon.daemon.append_port import AppendPort
+from mastodon.daemon.config import Config, ConfigError, load_config
+from mastodon.daemon.control import ControlPort
+from mastodon.daemon.errors import StoreError
+from mastodon.daemon.restore_port import RestorePort
+from mastodon.daemon.scheduling import Scheduler
+from mastodon.daemon.store import Store, open_store
+from mastodon.daemon.tls import Limits, append_context, listen_tls, restore_context
+from mastodon.host.certificates import CertificateError, Identity, load_identity
+
+DRAIN_S = 5.0
+
+
+class Options(usage.Options):
+    """Command line of ``twistd mastodon``."""
+
+    synopsis = "[options]"
+    longdesc = "The Mastodon backup daemon. `mastodon init DIR` writes a configuration to start from."
+    optParameters = [["config", "c", "/etc/mastodon/mastodon.toml", "The configuration file."]]
+
+    def postOptions(self) -> None:
+        """Read the configuration now, so that a mistake is said before anything starts."""
+        try:
+            self["loaded"] = load_config(Path(self["config"]))
+            self["identity"] = load_identity(
+                self["loaded"].keys.server_key, self["loaded"].keys.server_certificate
+            )
+        except (ConfigError, CertificateError) as error:
+            raise usage.UsageError(str(error)) from None
+
+
+class MastodonService(Service):
+    """The running daemon."""
+
+    log = Logger()
+    name = "mastodon"
+
+    def __init__(self, config: Config, identity: Identity, reactor: Any) -> None:
+        self._config = config
+        self._identity = identity
+        self._reactor = reactor
+        self._listening: list[IListeningPort] = []
+        self._scheduler: Scheduler | None = None
+        self._store: Store | None = None
+        self._append: AppendPort | None = None
+        self._restore: RestorePort | None = None
+        self._control: ControlPort | None = None
+        self.started: defer.Deferred[None] = defer.Deferred()
+
+    def startService(self) -> None:
+        """Open the spools, then listen."""
+        super().startService()
+        self._start().addErrback(self._cannot_start)
+
+    @defer.inlineCallbacks
+    def _start(self) -> Any:
+        config = self._config
+        store = open_store(config, self._reactor, time.time_ns)
+        yield store.start()
+        self._store = store
+        self._scheduler = Scheduler(self._reactor)
+        servers = (self._identity.pin, *config.keys.spare_pins)
+        silence = float(config.limits.silence_seconds)
+        self._append = AppendPort(
+            store, self._scheduler, self._reactor, os.urandom, self._identity.pin, config.limits.connections, silence
+        )
+        self._restore = RestorePort(
+            store, self._scheduler, self._reactor, servers, self._append_hosts, config.limits.connections, silence
+        )
+        limits = Limits(float(config.limits.handshake_seconds), config.limits.handshakes)
+        for listen, context, factory in (
+            (config.append, append_context(self._identity), self._append),
+            (config.restore, restore_context(self._identity), self._restore),
+        ):
+            port = yield listen_tls(self._reactor, (listen.address, listen.port), context, factory, limits)
+            self._listening.append(port)
+        self._control = ControlPort(store, config.state)
+        yield self._control.listen(self._reactor)
+        self.log.info(
+            "ready: append port {append}, restore port {restore}",
+            append=self.port_number(0), restore=self.port_number(1),
+        )  # fmt: skip
+        self._write_ports()
+        self.started.callback(None)
+
+    def port_number(self, index: int) -> int:
+        """The number of the append (0) or restore (1) port that it listens on."""
+        number: int = self._listening[index].getHost().port  # type: ignore[attr-defined]
+        return number
+
+    def _append_hosts(self) -> tuple[str, ...]:
+        return (f"{self._config.name}:{self.port_number(0)}",)
+
+    def _write_ports(self) -> None:
+        """Ports that the system chose (0 in the configuration) are found in the state directory."""
+        if 0 in (self._config.append.port, self._config.restore.port):
+            text = f"{self.port_number(0)} {self.port_number(1)}\n"
+            (self._config.state / "ports").write_text(text, "ascii")
+
+    def _cannot_start(self, failure: Any) -> None:
+        if failure.check(StoreError, OSError, ConfigError) or failure.type.__name__ == "CannotListenError":
+            self.log.critical("cannot start: {reason}", reason=str(failure.value))
+        else:
+            self.log.failure("cannot start", failure)
+        self.started.errback(failure)
+        self.started.addErrback(lambda _: None)
+        self._reactor.callWhenRunning(self._stop_reactor)
+
+    def _stop_reactor(self) -> None:
+        self._reactor.exitCode = 1
+        if self._reactor.running:
+            self._reactor.stop()
+
+    @defer.inlineCallbacks
+    def stopService(self) -> Any:
+        """Take no more, tell everybody, finish what was begun, close the spools."""
+        super().stopService()
+        for port in self._listening:
+            yield defer.maybeDeferred(port.stopListening)
+        if self._control is not None:
+            yield self._control.stop()
+        for factory in (self._append, self._restore):
+            if factory is not None:
+                factory.shut_down()
+        yield self._drain()
+        if self._scheduler is not None:
+            self._scheduler.stop()
+        if self._store is not None:
+            yield self._store.stop()
+
+    @defer.inlineCallbacks
+    def _drain(self) -> Any:
+        """Let answers go out, for a few seconds; then cut."""
+        waited = 0.0
+        while waited < DRAIN_S and self._connections():
+            pause: defer.Deferred[None] = defer.Deferred()
+            self._reactor.callLater(0.05, pause.callback, None)
+            yield pause
+            waited += 0.05
+        for connection in self._connections():
+            connection.transport.abortConnection()
+
+    def _connections(self) -> list[Any]:
+        found: list[Any] = []
+        for factory in (self._append, self._restore):
+            if factory is not None:
+                found += factory.connections
+        return found
+
+
+def makeService(options: Options) -> MastodonService:
+    """What twistd runs."""
+    from twisted.internet import reactor
+
+    return MastodonService(options["loaded"], options["identity"], reactor)
+
+
