@@ -12,85 +12,93 @@ from mastodon.wire.errors import ErrorCode
 class Refused(Exception):
     """The store did not do what was asked, and nothing was changed. ``context`` names ids or hashes of 32 bytes."""
 
-    code: ClassVar[ErrorCode] = ErrorCode.INTERNAL
-
-    def __init__(self, text: str, context: tuple[bytes, ...] = ()) -> None:
+    def __init__(self, code: ErrorCode, text: str, context: tuple[bytes, ...] = ()) -> None:
         super().__init__(text)
+        self.code = code
         self.text = text
         self.context = context
 
 
-class PackRefused(Refused):
+class _Coded(Refused):
+    """A cause with one code of its own."""
+
+    CODE: ClassVar[ErrorCode]
+
+    def __init__(self, text: str, context: tuple[bytes, ...] = ()) -> None:
+        super().__init__(self.CODE, text, context)
+
+
+class PackRefused(_Coded):
     """The pack is damaged, of another machine or pair, or offends against what is stored: pack anew without the ids
     in the context."""
 
-    code = ErrorCode.PACK_REFUSED
+    CODE = ErrorCode.PACK_REFUSED
 
 
-class PairRefused(Refused):
+class PairRefused(_Coded):
     """The pair record or its envelope does not fit the machine, each other, or the pair before."""
 
-    code = ErrorCode.PAIR_REFUSED
+    CODE = ErrorCode.PAIR_REFUSED
 
 
-class SnapshotRefused(Refused):
+class SnapshotRefused(_Coded):
     """The snapshot record does not follow the head, names another pair, or reaches what no snapshot may."""
 
-    code = ErrorCode.SNAPSHOT_REFUSED
+    CODE = ErrorCode.SNAPSHOT_REFUSED
 
 
-class SpoolFull(Refused):
+class SpoolFull(_Coded):
     """Every spool that is online is full up to its reserve: make room or add a spool."""
 
-    code = ErrorCode.SERVER_FULL
+    CODE = ErrorCode.SERVER_FULL
 
 
-class Unavailable(Refused):
+class Unavailable(_Coded):
     """No spool is online, the store is stopping, or its credentials wait for ``mastodon rebuild --confirm``."""
 
-    code = ErrorCode.UNAVAILABLE
+    CODE = ErrorCode.UNAVAILABLE
 
 
-class Displaced(Refused):
+class Displaced(_Coded):
     """A newer session of this machine took over; this one may write no more."""
 
-    code = ErrorCode.DISPLACED
+    CODE = ErrorCode.DISPLACED
 
 
-class LimitReached(Refused):
+class LimitReached(_Coded):
     """More pairs, envelopes or commits than the specification allows in that time."""
 
-    code = ErrorCode.LIMIT
+    CODE = ErrorCode.LIMIT
 
 
-class TooLarge(Refused):
+class TooLarge(_Coded):
     """More bytes than the specification allows for one object."""
 
-    code = ErrorCode.TOO_LARGE
+    CODE = ErrorCode.TOO_LARGE
 
 
-class NotFound(Refused):
+class NotFound(_Coded):
     """Unknown, or another tenant's: one answer for both."""
 
-    code = ErrorCode.NOT_FOUND
+    CODE = ErrorCode.NOT_FOUND
 
 
-class NotAllowed(Refused):
+class NotAllowed(_Coded):
     """A statement or command that is not valid, or that this release does not carry out."""
 
-    code = ErrorCode.NOT_ALLOWED
+    CODE = ErrorCode.NOT_ALLOWED
 
 
-class Conflict(Refused):
+class Conflict(_Coded):
     """Somebody else was first: read again, then try again."""
 
-    code = ErrorCode.CONFLICT
+    CODE = ErrorCode.CONFLICT
 
 
-class Disabled(Refused):
+class Disabled(_Coded):
     """The machine is disabled, closed or retired: its admin can tell why."""
 
-    code = ErrorCode.DISABLED
+    CODE = ErrorCode.DISABLED
 
 
 class StoreError(Exception):

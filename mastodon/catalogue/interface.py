@@ -1,0 +1,234 @@
+"""What the store asks of a catalogue, whatever database is behind it.
+
+The catalogue is derived: every row follows from ledger entries and packs, and can be made anew. It decides nothing
+about trust; it answers quickly. All methods return Deferreds. Writes happen in the order in which they were asked
+for; a read marked *behind writes* sees every write asked for before it, other reads see what is committed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from mastodon.sealed.blob import BlobKind
+from mastodon.sealed.ledger import Head, LedgerEntry
+from mastodon.sealed.ledger_entries import MachineState, Role
+from mastodon.sealed.pack import Pack
+from mastodon.sealed.snapshot import SnapshotStatus
+
+
+class CatalogueError(Exception):
+    """The catalogue cannot be used; the text says why and what to do."""
+
+
+class CatalogueDamaged(CatalogueError):
+    """The database is not whole, or is not a catalogue: it has to be made anew from the spools."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A machine as the append port sees it. ``pair`` is the newest pair record, b"" before the first."""
+
+    machine: bytes
+    public_key: bytes
+    tenant: bytes
+    state: MachineState
+    head_sequence: int
+    head_hash: bytes
+    pair: bytes
+    stored_blobs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A registered client key. ``tenant`` is empty for the operator's monitor; machine and root bind a ticket."""
+
+    pin: bytes
+    tenant: bytes
+    role: Role
+    label: str
+    machine: bytes = b""
+    root: bytes = b""
+    expires_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """An admin. ``counter`` is that of the last statement taken."""
+
+    tenant: bytes
+    name: str
+    order_key: bytes
+    counter: int
+    added_ns: int = 0
+    machines: int = 0
+    certificates: tuple[Certificate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MachineRow:
+    """A machine as its admin sees it."""
+
+    machine: bytes
+    enrolment: bytes
+    state: MachineState
+    seen_ns: int
+    snapshots: int
+    kept_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A snapshot that was committed."""
+
+    hash: bytes
+    time_ns: int
+    status: SnapshotStatus
+
+
+@dataclass(frozen=True, slots=True)
+class PairRow:
+    """What there is of a pair, and of the machine's pairs, for judging a further record."""
+
+    known: bool
+    public_key: bytes
+    own_envelopes: int
+    recent: int
+    """Pair records of the machine since the time asked about."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobState:
+    """An id as it stands under the countable pairs: is a sealing there, and is all below it?"""
+
+    kind: BlobKind
+    present: bool
+    closed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPack:
+    """A verified pack and where it lies. ``pairs`` maps run ids to pair ids."""
+
+    pack: Pack
+    pairs: dict[bytes, bytes]
+    spool: bytes
+    day: str
+    size: int
+    received_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlobPlace:
+    """One sealing: pack, spool, day, and where in the pack."""
+
+    blob: bytes
+    pack: bytes
+    spool: bytes
+    day: str
+    start: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How much a catalogue knows; for the operator."""
+
+    tenants: int = 0
+    machines: int = 0
+    snapshots: int = 0
+    packs: int = 0
+    blobs: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DayOfPacks:
+    """What the catalogue holds of one day on one spool: pack ids that are there, and those marked lost."""
+
+    there: frozenset[bytes] = field(default_factory=frozenset)
+    lost: frozenset[bytes] = field(default_factory=frozenset)
+
+
+class Catalogue(Protocol):
+    """The interface. Ids that are asked for may be up to 8192 in one call."""
+
+    def open(self) -> Deferred[Head | None]:
+        """Make ready; the head up to which the ledger is applied, None for an empty one. Raises CatalogueError."""
+
+    def close(self) -> Deferred[None]:
+        """Finish what was asked for, then let go."""
+
+    # Written from the ledger and from packs
+
+    def apply(self, entries: Sequence[tuple[LedgerEntry, Head]]) -> Deferred[None]:
+        """Follow these entries, in one transaction; those already followed are passed over."""
+
+    def add_pack(self, stored: StoredPack) -> Deferred[tuple[bytes, ...]]:
+        """Note a pack and its blobs; ids whose header is not that of their first sealing are left out and returned."""
+
+    def set_lost(self, spool: bytes, day: str, packs: Sequence[bytes], lost: bool) -> Deferred[None]:
+        """Packs are gone from a spool, or back: their blobs are missing, or no longer."""
+
+    def mark_closed(self, machine: bytes, ids: Sequence[bytes], closure: int) -> Deferred[bool]:
+        """All below these is there; False when something was lost since ``closure`` was read."""
+
+    # Asked by the append port
+
+    def account(self, machine: bytes) -> Deferred[Account | None]: ...
+
+    def offending(self, pack: Pack, pair: bytes) -> Deferred[tuple[bytes, ...]]:
+        """Ids in a pack that are there already (under countable pairs), or whose header differs from their first."""
+
+    def has_pack(self, pack: bytes) -> Deferred[bool]: ...
+
+    def closure(self, machine: bytes) -> Deferred[int]: ...
+
+    def blob_states(
+        self, machine: bytes, ids: Sequence[bytes], behind_writes: bool = False
+    ) -> Deferred[dict[bytes, BlobState]]:
+        """Ids never seen are left out."""
+
+    def references(self, machine: bytes, ids: Sequence[bytes]) -> Deferred[dict[bytes, tuple[bytes, ...]]]: ...
+
+    def committed(self, machine: bytes, hash: bytes, since_ns: int) -> Deferred[tuple[Committed | None, int]]:
+        """The snapshot with that record hash, and how many were committed since."""
+
+    def pair(self, machine: bytes, pair: bytes, since_ns: int) -> Deferred[PairRow]: ...
+
+    def has_envelope(self, machine: bytes, hash: bytes) -> Deferred[bool]: ...
+
+    # Asked by the restore port and the operator
+
+    def certificate(self, pin: bytes) -> Deferred[Certificate | None]: ...
+
+    def is_removed(self, pin: bytes) -> Deferred[bool]: ...
+
+    def tenant(self, tenant: bytes) -> Deferred[Tenant | None]: ...
+
+    def tenants(self) -> Deferred[list[Tenant]]: ...
+
+    def owner(self, machine: bytes) -> Deferred[bytes | None]: ...
+
+    def machines(self, tenant: bytes) -> Deferred[list[MachineRow]]: ...
+
+    def snapshots(self, machine: bytes, first: int, limit: int) -> Deferred[list[tuple[bytes, int]]]: ...
+
+    def pairs(self, machine: bytes) -> Deferred[list[tuple[bytes, bytes, bool]]]: ...
+
+    def runs(self, machine: bytes, ids: Sequence[bytes]) -> Deferred[list[bytes]]: ...
+
+    def locate(self, machine: bytes, ids: Sequence[bytes], spools: Sequence[bytes]) -> Deferred[list[BlobPlace]]:
+        """Every sealing that is there on one of ``spools``: newest pack first, then by place in the pack."""
+
+    def book(self, tenant: bytes) -> Deferred[tuple[int, bytes, bytes]]:
+        """Version, record hash and bytes of the newest book; (0, b"", b"") before the first."""
+
+    # Asked at start and by `check`
+
+    def days(self, spool: bytes) -> Deferred[list[str]]: ...
+
+    def packs_of_day(self, spool: bytes, day: str) -> Deferred[DayOfPacks]: ...
+
+    def totals(self) -> Deferred[Totals]: ...
