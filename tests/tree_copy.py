@@ -73,12 +73,24 @@ def write_item(writer: TreeWriter, item: Item) -> bool:
     return writer.finish_file(file)
 
 
-def write_tree(writer: TreeWriter, items: list[Item], *, stop: Callable[[int], bool] = lambda _count: False) -> bool:
+def read_root(root_fd: int) -> Entry:
+    """The entry of the root itself, for ``finish_directories``."""
+    return read_entry(root_fd, b".", os.fstat(root_fd), OwnerNames())
+
+
+def write_tree(
+    writer: TreeWriter, items: list[Item], root: Entry, *, stop: Callable[[int], bool] = lambda _count: False
+) -> bool:
     """Writes all items and finishes directories; gives up in the middle where ``stop`` says so."""
     for count, item in enumerate(items):
         if stop(count):
             return False
         write_item(writer, item)
-    writer.finish_directories((item[0], item[1]) for item in items if item[1].type is EntryType.DIRECTORY)
+    finish(writer, items, root)
     writer.finish_links()
     return True
+
+
+def finish(writer: TreeWriter, items: list[Item], root: Entry) -> None:
+    """Finishes all directories."""
+    writer.finish_directories(((item[0], item[1]) for item in items if item[1].type is EntryType.DIRECTORY), root)

@@ -84,7 +84,7 @@ class TreeWriter:
             self.problems.add(directory, entry.name, "exists and is left as it is", errno.EEXIST)
         return verdict
 
-    def existingmatches(self, directory: Directory, entry: Entry) -> bool:
+    def existing_matches(self, directory: Directory, entry: Entry) -> bool:
         """Whether what is there has the entry's type, size, time and target: a hint, the content may still differ."""
         try:
             dir_fd = self._reading.open(directory)
