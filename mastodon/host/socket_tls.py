@@ -27,6 +27,8 @@ from mastodon.host.certificates import CertificateError, pin_of_der, pin_text
 Address = tuple[str, int]
 Data = bytes | bytearray | memoryview
 
+IGNORE_UNEXPECTED_EOF = 0x80
+"""SSL_OP_IGNORE_UNEXPECTED_EOF, which Python 3.11 does not name."""
 WRITE_PIECE = 256 * 1024
 SOCKET_READ = 256 * 1024
 RECORD = 16 * 1024
@@ -280,6 +282,7 @@ def _context(pinned: bool, alpn: str, client_cert: tuple[str, str] | None) -> ss
         context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.options |= ssl.OP_NO_TICKET
+    context.options &= ~IGNORE_UNEXPECTED_EOF  # Debian's Python sets it: a cut connection would look like a clean end
     context.set_alpn_protocols([alpn])
     if client_cert is not None:
         try:
