@@ -7,6 +7,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable
+from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -152,7 +153,7 @@ class EachKind(CompareCase):
         other = bytearray(NAMED_ACL)
         other[4 + 8 + 4] = 3
         for tree, value in ((self.a, NAMED_ACL), (self.b, bytes(other))):
-            self.attempt(lambda tree=tree, value=value: os.setxattr(os.path.join(tree, "f"), ACL_ACCESS, value))
+            self.attempt(partial(os.setxattr, os.path.join(tree, "f"), ACL_ACCESS, value))
         self.expect(("xattr", b"f"))
 
     def test_links(self) -> None:
@@ -177,7 +178,7 @@ class EachKind(CompareCase):
         for name in ("f", "d"):
             fd = os.open(self.at_b(name), os.O_RDONLY)
             self.addCleanup(os.close, fd)
-            self.attempt(lambda fd=fd: add_flags(fd, NODUMP))
+            self.attempt(partial(add_flags, fd, NODUMP))
         self.expect(("flags", b"d"), ("flags", b"f"))
 
     def test_target(self) -> None:
@@ -190,7 +191,7 @@ class EachKind(CompareCase):
         """Another device number is seen."""
         for tree, minor in ((self.a, 3), (self.b, 5)):
             path = os.path.join(tree, "null")
-            self.attempt(lambda p=path, m=minor: os.mknod(p, stat.S_IFCHR | 0o600, os.makedev(1, m)))
+            self.attempt(partial(os.mknod, path, stat.S_IFCHR | 0o600, os.makedev(1, minor)))
         self.expect(("device", b"null"))
 
 

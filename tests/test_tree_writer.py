@@ -6,6 +6,7 @@ import pickle
 import stat
 import struct
 from collections.abc import Callable
+from functools import partial
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -17,8 +18,9 @@ from mastodon.host.tree_writer import TreeWriter
 from mastodon.host.writing_chain import DIRECTORY_IN_PROGRESS
 from mastodon.sealed.entry import Entry, EntryType
 from tests.compare_trees import UNPRIVILEGED, compare_trees
+from tests.long import long_test
 from tests.odd_trees import ACL_ACCESS, ACL_DEFAULT, IMMUTABLE, NAMED_ACL, acl, add_flags, make_odd_tree, remove_tree
-from tests.tree_copy import Item, finish, read_root, read_tree, write_item, write_tree
+from tests.tree_copy import Item, finish, read_into_memory, read_root, read_tree, write_item, write_tree
 
 IS_ROOT = os.geteuid() == 0
 TOKEN = "0123456789abcdef"
@@ -67,7 +69,7 @@ class WriterCase(SynchronousTestCase):
         self.addCleanup(os.close, source_fd)
         self.root = read_root(source_fd)
         os.chmod(self.target, DIRECTORY_IN_PROGRESS)  # made by the restore, as it were
-        return list(read_tree(source_fd))
+        return read_into_memory(source_fd)
 
     def refused(self, log: ProblemLog) -> set[tuple[str, int]]:
         return set(log.counts)
@@ -86,6 +88,20 @@ class RoundTrip(WriterCase):
         write_tree(writer, items, self.root)
         self.assertEqual(writer.problems.examples, [])
         self.assertEqual(compare_trees(self.source, self.target), [])
+
+    @long_test(share=False)
+    def test_giant_tree(self) -> None:
+        """So is one with a 5 GB file, 3 GB of holes, 100,000 files in a directory and a path of 80,000 bytes."""
+        self.root_only()
+        source = os.path.join(self.base, "source")
+        make_odd_tree(source, scale="full")
+        source_fd = os.open(source, os.O_RDONLY)
+        self.addCleanup(os.close, source_fd)
+        os.chmod(self.target, DIRECTORY_IN_PROGRESS)
+        writer = self.writer()
+        write_tree(writer, read_tree(source_fd), read_root(source_fd))
+        self.assertEqual(writer.problems.examples, [])
+        self.assertEqual(compare_trees(source, self.target), [])
 
     def test_killed_and_taken_up_again(self) -> None:
         """A restore that stopped in the middle is finished by a second one under never, directories included."""
@@ -128,7 +144,7 @@ class RoundTrip(WriterCase):
         """Two processes write disjoint files of one tree at once, making directories as they go; one finishes it."""
         self.root_only()
         items = self.odd_items()
-        logs = in_children([lambda half=half: half_restore(self.target_fd, items, half) for half in (0, 1)])
+        logs = in_children([partial(half_restore, self.target_fd, items, half) for half in (0, 1)])
         writer = self.writer()
         finish(writer, items, self.root)
         self.assertEqual([log.examples for log in (*logs, writer.problems)], [[], [], []])

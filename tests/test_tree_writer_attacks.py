@@ -142,7 +142,7 @@ class Swapped(OutsideCase):
         for overwrite in Overwrite:
             writer = self.writer(overwrite)
 
-            def act(writer=writer) -> None:  # type: ignore[no-untyped-def]
+            def act(writer=writer) -> None:
                 writer.write_small((b"d",), file_entry(b"one", b"1"), b"1")
                 self.swap_directory()
                 writer.write_small((b"d",), file_entry(b"file", b"evil"), b"evil")
@@ -165,7 +165,7 @@ class Swapped(OutsideCase):
         for overwrite in Overwrite:
             writer = self.writer(overwrite)
 
-            def act(writer=writer) -> None:  # type: ignore[no-untyped-def]
+            def act(writer=writer) -> None:
                 file = writer.begin_file((b"d",), file_entry(b"file", b"evil"))
                 file.write(0, b"evil")
                 writer.make((b"elsewhere",), Entry(b"x", EntryType.DIRECTORY))  # so that d is opened anew
@@ -194,7 +194,7 @@ class Swapped(OutsideCase):
         for overwrite in Overwrite:
             writer = self.writer(overwrite, token=OTHER_TOKEN)
 
-            def act(writer=writer) -> None:  # type: ignore[no-untyped-def]
+            def act(writer=writer) -> None:
                 writer.make((), entry)
                 writer.verdict((), file_entry(b"at the root, so that d is closed"))
                 self.swap_directory()

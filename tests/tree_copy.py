@@ -1,7 +1,7 @@
 """Copies a tree as backup and restore would, with nothing between reading metadata and writing it: for tests."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from mastodon.host.existing import Verdict
 from mastodon.host.metadata import data_extents, read_entry
@@ -10,13 +10,14 @@ from mastodon.host.paths import Directory, DirectoryChain
 from mastodon.host.tree_writer import TreeWriter
 from mastodon.sealed.entry import Entry, EntryType
 
-Item = tuple[Directory, Entry, list[tuple[int, bytes]]]
+Item = tuple[Directory, Entry, Iterable[tuple[int, bytes]]]
+"""Directory, entry and pieces of content."""
 SMALL = 64 * 1024
 PIECE = 1 << 20
 
 
 def read_tree(root_fd: int) -> Iterator[Item]:
-    """Directory, entry and pieces of content, in any order that has directories before what is in them."""
+    """All items, directories before what is in them; an item's pieces are read while it is the last one given."""
     names = OwnerNames()
     groups: dict[tuple[int, int], int] = {}
     waiting: list[Directory] = [()]
@@ -35,16 +36,19 @@ def read_tree(root_fd: int) -> Iterator[Item]:
                 yield directory, entry, _content(dir_fd, entry)
 
 
-def _content(dir_fd: int, entry: Entry) -> list[tuple[int, bytes]]:
+def read_into_memory(root_fd: int) -> list[Item]:
+    """All items at once, each one's pieces from last to first."""
+    return [(directory, entry, list(pieces)[::-1]) for directory, entry, pieces in read_tree(root_fd)]
+
+
+def _content(dir_fd: int, entry: Entry) -> Iterator[tuple[int, bytes]]:
     if entry.type is not EntryType.FILE:
-        return []
+        return
     fd = os.open(entry.name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=dir_fd)
     try:
-        pieces = []
         for start, length in data_extents(fd, entry.size):
             for position in range(start, start + length, PIECE):
-                pieces.append((position, os.pread(fd, min(PIECE, start + length - position), position)))
-        return pieces
+                yield position, os.pread(fd, min(PIECE, start + length - position), position)
     finally:
         os.close(fd)
 
@@ -63,12 +67,12 @@ def write_item(writer: TreeWriter, item: Item) -> bool:
         return writer.accept(directory, entry)
     if entry.type is not EntryType.FILE:
         return writer.make(directory, entry)
-    if entry.size <= SMALL and len(pieces) == 1:
-        return writer.write_small(directory, entry, pieces[0][1])
+    if entry.size <= SMALL:
+        return writer.write_small(directory, entry, b"".join(data for _offset, data in pieces))
     file = writer.begin_file(directory, entry)
     if file is None:
         return False
-    for offset, data in reversed(pieces):
+    for offset, data in pieces:
         file.write(offset, data)
     return writer.finish_file(file)
 
@@ -79,18 +83,21 @@ def read_root(root_fd: int) -> Entry:
 
 
 def write_tree(
-    writer: TreeWriter, items: list[Item], root: Entry, *, stop: Callable[[int], bool] = lambda _count: False
+    writer: TreeWriter, items: Iterable[Item], root: Entry, *, stop: Callable[[int], bool] = lambda _count: False
 ) -> bool:
     """Writes all items and finishes directories; gives up in the middle where ``stop`` says so."""
+    directories = []
     for count, item in enumerate(items):
         if stop(count):
             return False
         write_item(writer, item)
-    finish(writer, items, root)
+        if item[1].type is EntryType.DIRECTORY:
+            directories.append(item)
+    finish(writer, directories, root)
     writer.finish_links()
     return True
 
 
-def finish(writer: TreeWriter, items: list[Item], root: Entry) -> None:
+def finish(writer: TreeWriter, items: Iterable[Item], root: Entry) -> None:
     """Finishes all directories."""
     writer.finish_directories(((item[0], item[1]) for item in items if item[1].type is EntryType.DIRECTORY), root)
