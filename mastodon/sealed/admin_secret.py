@@ -5,14 +5,17 @@ protocol-spec.md §11. The file is text: a first line, then base64 of::
     0   4    magic "MADM"
     4   1    version, 1
     5   1    suite, 1 (scrypt, AES-256-GCM)
-    6   1    scrypt log2 N, 15 to 20
-    7   1    0
-    8   16   salt
-    24  48   the secret, sealed; bytes 0-23 are associated data
+    6   2    critical flags: one that is not known is refused
+    8   2    ignorable flags
+    10  1    scrypt log2 N, 15 to 20 (r = 8, p = 1)
+    11  3    0
+    14  2    length of the extension map e
+    16  16   salt
+    32  e    extension map (schema.py), nothing where it is empty
+    32+e 48  the secret, sealed; what stands before it is associated data
 """
 
 import base64
-import binascii
 import hashlib
 import struct
 from functools import cached_property
@@ -24,12 +27,15 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from mastodon.sealed.errors import Forged, Malformed, Unsupported
 from mastodon.sealed.purposes import Purpose, hkdf_expand, hkdf_extract, sha256
 from mastodon.sealed.record import raw_public_key
+from mastodon.sealed.schema import EXTENSIONS_LIMIT, check_packed_extensions
 
 SECRET_LENGTH = 32
+SEALED_LENGTH = SECRET_LENGTH + 16
+FILE_LIMIT = 16 * 1024
 FIRST_LINE = "mastodon admin secret, encrypted with its passphrase"
 MAGIC = b"MADM"
 VERSION = SUITE = 1
-HEAD = struct.Struct(">4sBBBB16s")
+HEAD = struct.Struct(">4sBBHHB3sH16s")
 LOG_N = 17
 LOG_N_LEAST, LOG_N_MOST = 15, 20
 
@@ -75,7 +81,7 @@ def successor_hash(order_public: bytes) -> bytes:
 
 def encrypt_secret(secret: bytes, passphrase: bytes, salt: bytes, log_n: int = LOG_N) -> str:
     """The text of the secret's file; ``salt`` is 16 fresh random bytes."""
-    head = HEAD.pack(MAGIC, VERSION, SUITE, log_n, 0, salt)
+    head = HEAD.pack(MAGIC, VERSION, SUITE, 0, 0, log_n, bytes(3), 0, salt)
     associated = Purpose.ADMIN_SECRET_FILE.prefix + head
     sealed = AESGCM(_file_key(passphrase, salt, log_n)).encrypt(bytes(12), secret, associated)
     body = base64.b64encode(head + sealed).decode("ascii")
@@ -85,28 +91,39 @@ def encrypt_secret(secret: bytes, passphrase: bytes, salt: bytes, log_n: int = L
 
 def decrypt_secret(content: str, passphrase: bytes) -> bytes:
     """The 32 bytes. Raises Malformed, Unsupported, or Forged for a wrong passphrase."""
+    data, associated, salt, log_n = _parse_file(content)
+    try:
+        sealed = data[-SEALED_LENGTH:]
+        return AESGCM(_file_key(passphrase, salt, log_n)).decrypt(bytes(12), sealed, associated)
+    except InvalidTag:
+        raise Forged("wrong passphrase, or the admin secret's file was altered") from None
+
+
+def _parse_file(content: str) -> tuple[bytes, bytes, bytes, int]:
+    if len(content) > FILE_LIMIT:
+        raise Malformed("not an admin secret: too long")
     first, _, rest = content.strip().partition("\n")
     if first.strip() != FIRST_LINE:
         raise Malformed("not an admin secret: the first line is another")
     try:
         data = base64.b64decode("".join(rest.split()), validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise Malformed(f"admin secret: {error}") from None
-    if len(data) != HEAD.size + SECRET_LENGTH + 16:
-        raise Malformed("admin secret: cut short, or with something behind it")
-    magic, version, suite, log_n, zero, salt = HEAD.unpack_from(data)
-    if magic != MAGIC or zero:
+    if len(data) < HEAD.size + SEALED_LENGTH:
+        raise Malformed("admin secret: cut short")
+    magic, version, suite, critical, _, log_n, zero, extended, salt = HEAD.unpack_from(data)
+    if magic != MAGIC or zero != bytes(3):
         raise Malformed("not an admin secret")
-    if version != VERSION or suite != SUITE:
-        raise Unsupported(f"admin secret of version {version}, suite {suite}")
+    if version != VERSION or suite != SUITE or critical:
+        raise Unsupported(f"admin secret of version {version}, suite {suite}, flags {critical:#x}")
     if not LOG_N_LEAST <= log_n <= LOG_N_MOST:
         raise Malformed(f"admin secret: scrypt log N {log_n} is outside {LOG_N_LEAST} to {LOG_N_MOST}")
-    associated = Purpose.ADMIN_SECRET_FILE.prefix + data[: HEAD.size]
-    try:
-        return AESGCM(_file_key(passphrase, salt, log_n)).decrypt(bytes(12), data[HEAD.size :], associated)
-    except InvalidTag:
-        raise Forged("wrong passphrase, or the admin secret's file was altered") from None
+    if len(data) != HEAD.size + extended + SEALED_LENGTH or extended > EXTENSIONS_LIMIT:
+        raise Malformed("admin secret: cut short, or with something behind it")
+    check_packed_extensions("admin secret", data[HEAD.size : HEAD.size + extended])
+    return data, Purpose.ADMIN_SECRET_FILE.prefix + data[: HEAD.size + extended], salt, log_n
 
 
 def _file_key(passphrase: bytes, salt: bytes, log_n: int) -> bytes:
+    salt = Purpose.ADMIN_SECRET_FILE.prefix + salt
     return hashlib.scrypt(passphrase, salt=salt, n=1 << log_n, r=8, p=1, maxmem=(1 << log_n) * 1280, dklen=32)

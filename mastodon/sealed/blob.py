@@ -16,8 +16,10 @@ protocol-spec.md §8::
     104     16    salt
     120     4     sealed length, the tag included
     124     4     number of references n
-    128     32 n  references: ids of the blobs that this one refers to, no duplicates
-    128+32n       sealed
+    128     2     length of the extension map e
+    130     32 n  references: ids of the blobs that this one refers to, no duplicates
+    130+32n e     extension map (schema.py), nothing where it is empty
+    130+32n+e     sealed
 
 Everything before the sealed part is associated data. The key, HKDF-Expand(run key, suite, id, salt), is used once,
 hence nonce 0. Sealed is AES-256-GCM of::
@@ -41,12 +43,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from mastodon.sealed.errors import Forged, Malformed, Mismatch, Unsupported
 from mastodon.sealed.purposes import Purpose, hkdf_expand
+from mastodon.sealed.schema import EXTENSIONS_LIMIT, check_packed_extensions
 
 MAGIC = b"MB"
 VERSION = 1
 SUITE = 1
 KIND_VERSION = 1
-HEAD = struct.Struct(">2sBBBBBB32s32s32s16sII")
+HEAD = struct.Struct(">2sBBBBBB32s32s32s16sIIH")
 INNER = struct.Struct(">BII")
 ID_LENGTH = 32
 SALT_LENGTH = 16
@@ -54,10 +57,13 @@ TAG_LENGTH = 16
 NONCE = bytes(12)
 STORED, ZSTD = 0, 1
 
+SEALED_LEAST = INNER.size + TAG_LENGTH
 PLAINTEXT_LIMIT = 16 * 1024 * 1024
 SEALED_LIMIT = 18 * 1024 * 1024
 """Room for PLAINTEXT_LIMIT, stored, with its Padmé padding."""
 REFERENCES_LIMIT = 1 << 17
+WINDOW_LIMIT = 32 * 1024 * 1024
+"""No frame can make a reader set aside more than this for its window."""
 
 
 class BlobKind(IntEnum):
@@ -93,11 +99,12 @@ class BlobHeader:
     salt: bytes
     sealed_length: int
     references: tuple[bytes, ...]
+    extension_length: int = 0
 
     @property
     def header_length(self) -> int:
         """Bytes before the sealed part."""
-        return HEAD.size + ID_LENGTH * len(self.references)
+        return HEAD.size + ID_LENGTH * len(self.references) + self.extension_length
 
     @property
     def size(self) -> int:
@@ -135,7 +142,12 @@ class BlobSealer:
     def seal(
         self, kind: BlobKind, id: bytes, references: Sequence[bytes], plaintext: bytes | memoryview, salt: bytes
     ) -> bytes:
-        """Header and sealed part. ``salt`` is 16 fresh random bytes."""
+        """Header and sealed part. ``salt`` is 16 fresh random bytes.
+
+        Raises Malformed for what no reader takes: too long a plaintext, too many references.
+        """
+        if len(plaintext) > PLAINTEXT_LIMIT or len(references) > REFERENCES_LIMIT:
+            raise Malformed(f"a blob of {len(plaintext)} bytes and {len(references)} references is beyond its bounds")
         body: bytes | memoryview = self._compressor.compress(plaintext)
         method = ZSTD
         if len(body) >= len(plaintext):
@@ -145,7 +157,7 @@ class BlobSealer:
         sealed_length = length + padding + TAG_LENGTH
         header = HEAD.pack(
             MAGIC, VERSION, SUITE, kind, KIND_VERSION, 0, 0,
-            self._machine, self._run, id, salt, sealed_length, len(references),
+            self._machine, self._run, id, salt, sealed_length, len(references), 0,
         ) + b"".join(references)  # fmt: skip
         inner = b"".join((INNER.pack(method, len(plaintext), len(body)), body, bytes(padding)))
         return header + AESGCM(_blob_key(self._run_key, id, salt)).encrypt(NONCE, inner, header)
@@ -156,10 +168,10 @@ def parse_header(data: bytes | memoryview, offset: int = 0) -> BlobHeader:
 
     Raises Malformed when it is not one whole header within its bounds, Unsupported for a later format.
     """
-    if len(data) - offset < HEAD.size:
+    if offset < 0 or len(data) - offset < HEAD.size:
         raise Malformed("blob header cut short")
-    magic, version, suite, kind, kind_version, critical, _, machine, run, id, salt, sealed, count = HEAD.unpack_from(
-        data, offset
+    magic, version, suite, kind, kind_version, critical, _, machine, run, id, salt, sealed, count, extended = (
+        HEAD.unpack_from(data, offset)
     )
     if magic != MAGIC:
         raise Malformed("not a blob")
@@ -167,18 +179,22 @@ def parse_header(data: bytes | memoryview, offset: int = 0) -> BlobHeader:
         raise Unsupported(f"blob of version {version}, suite {suite}, kind version {kind_version}, flags {critical:#x}")
     if kind not in LEVELS:
         raise Unsupported(f"blob of unknown kind {kind}")
-    if not INNER.size + TAG_LENGTH <= sealed <= SEALED_LIMIT or count > REFERENCES_LIMIT:
+    if not SEALED_LEAST <= sealed <= SEALED_LIMIT or count > REFERENCES_LIMIT or extended > EXTENSIONS_LIMIT:
         raise Malformed("blob header: lengths out of bounds")
+    if not count and not extended:
+        return BlobHeader(BlobKind(kind), machine, run, id, salt, sealed, ())
     if count and not LEVELS[BlobKind(kind)]:
         raise Malformed(f"a {BlobKind(kind).name.lower()} refers to nothing")
     start = offset + HEAD.size
-    if len(data) - start < count * ID_LENGTH:
+    middle = start + count * ID_LENGTH
+    if len(data) < middle + extended:
         raise Malformed("blob header cut short")
-    packed = bytes(data[start : start + count * ID_LENGTH])
+    check_packed_extensions("blob header", data[middle : middle + extended])
+    packed = bytes(data[start:middle])
     references = tuple(packed[at : at + ID_LENGTH] for at in range(0, len(packed), ID_LENGTH))
     if len(set(references)) != count:
         raise Malformed("blob header: the same reference twice")
-    return BlobHeader(BlobKind(kind), machine, run, id, salt, sealed, references)
+    return BlobHeader(BlobKind(kind), machine, run, id, salt, sealed, references, extended)
 
 
 class BlobOpener:
@@ -187,7 +203,7 @@ class BlobOpener:
     def __init__(self, machine: bytes, id_key: bytes) -> None:
         self._machine = machine
         self._id_key = id_key
-        self._decompressor = zstandard.ZstdDecompressor()
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_LIMIT)
 
     def open(self, data: bytes | memoryview, header: BlobHeader, run_key: bytes, expected: bytes) -> bytes:
         """The plaintext of the blob ``data`` (header and sealed part), which must have the id ``expected``.
@@ -217,16 +233,18 @@ class BlobOpener:
             raise Malformed("blob: lengths inside do not fit")
         if inner.count(0, end) != len(inner) - end:
             raise Malformed("blob: padding that is not zero")
-        body = inner[INNER.size : end]
+        body = memoryview(inner)[INNER.size : end]
         if method == STORED:
             if body_length != length:
                 raise Malformed("blob: a stored body of another length")
-            return body
+            return bytes(body)
         if method != ZSTD:
             raise Unsupported(f"blob: unknown method {method}")
+        if body_length >= length:
+            raise Malformed("blob: compressed to more than it was")
         return self._decompress(body, length)
 
-    def _decompress(self, body: bytes, length: int) -> bytes:
+    def _decompress(self, body: memoryview, length: int) -> bytes:
         try:
             if zstandard.frame_content_size(body) != length:
                 raise Malformed("blob: the compressed frame has another length than stated")

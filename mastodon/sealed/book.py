@@ -17,7 +17,7 @@ from mastodon.sealed.hpke import PUBLIC_KEY_LENGTH
 from mastodon.sealed.pair import PAIR_ID_LENGTH
 from mastodon.sealed.purposes import Purpose, hkdf_expand
 from mastodon.sealed.record import Record, RecordType
-from mastodon.sealed.schema import Body, array, key, nested, octets, row, text, unsigned
+from mastodon.sealed.schema import Body, array, key, nested, octets, octets_or_none, row, text, unsigned
 
 BOOK_LIMIT = 4 * 1024 * 1024
 SALT_LENGTH = 16
@@ -39,7 +39,7 @@ class Generation(Body):
     created_ns: int = key(4, unsigned())
     pairs: tuple[tuple[bytes, bytes], ...] = key(5, array(row(octets(PAIR_ID_LENGTH), octets(32)), 256), default=())
     passkey: bytes = key(6, octets(0, 1024), default=b"")
-    frozen: bytes = key(7, octets(0, 32), default=b"")
+    frozen: bytes = key(7, octets_or_none(32), default=b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Card(Body):
 
     name: str = key(0, text(255))
     handle: bytes = key(1, octets(HANDLE_LENGTH))
-    generations: tuple[Generation, ...] = key(2, array(nested(Generation), 64))
+    generations: tuple[Generation, ...] = key(2, array(nested(Generation), 64, 1))
 
     @property
     def current(self) -> Generation:
@@ -64,6 +64,18 @@ class BookContent(Body):
     heads: tuple[tuple[bytes, int, bytes], ...] = key(
         1, array(row(octets(32), unsigned(), octets(32)), CARDS_LIMIT), default=()
     )
+
+    def check_whole(self) -> None:
+        """Raise Malformed when two cards have the same name, handle or machine, or a machine has two heads."""
+        machines = [one.machine for card in self.cards for one in card.generations]
+        for what, values in (
+            ("name", [card.name for card in self.cards]),
+            ("handle", [card.handle for card in self.cards]),
+            ("machine", machines),
+            ("head", [head[0] for head in self.heads]),
+        ):
+            if len(set(values)) != len(values):
+                raise Malformed(f"book: the same {what} twice")
 
     def card(self, name: str) -> Card | None:
         """The card with this name."""
@@ -85,9 +97,14 @@ class Book(Record):
 
     tenant: bytes = key(0, octets(32))
     version: int = key(1, unsigned())
-    previous: bytes = key(2, octets(0, 32))
+    previous: bytes = key(2, octets_or_none(32))
     salt: bytes = key(3, octets(SALT_LENGTH))
     sealed: bytes = key(4, octets(16, BOOK_LIMIT))
+
+    def check_whole(self) -> None:
+        """Raise Malformed for a version that does not fit the predecessor."""
+        if (self.version <= 1) != (not self.previous) or not self.version:
+            raise Malformed("book: the first has version 1 and no predecessor, the others have both")
 
     def open(self, book_key: bytes) -> BookContent:
         """The cards. Raises Forged when the key does not fit, or Malformed."""
@@ -104,12 +121,10 @@ def make_book(
     content: BookContent, tenant: bytes, version: int, previous: bytes, book_key: bytes,
     order_key: Ed25519PrivateKey, salt: bytes,
 ) -> bytes:  # fmt: skip
-    """A signed book; ``salt`` is 16 fresh random bytes."""
-    names = [card.name for card in content.cards]
-    if len(set(names)) != len(names):
-        raise Malformed("two cards of the same name")
-    key = hkdf_expand(book_key, Purpose.BOOK_SEAL, salt)
+    """A signed book; ``salt`` is 16 fresh random bytes. Raises Malformed for cards that contradict each other."""
     plaintext = cbor.encode(content.to_body())
+    BookContent.from_body(cbor.decode(plaintext, BOOK_LIMIT))  # never sign what cannot be read again
+    key = hkdf_expand(book_key, Purpose.BOOK_SEAL, salt)
     sealed = AESGCM(key).encrypt(bytes(12), plaintext, _associated(tenant, version, previous))
     return Book(tenant, version, previous, salt, sealed).sign(order_key)
 

@@ -1,11 +1,12 @@
 """Deterministic CBOR (RFC 8949 §4.2), strictly: one value has one encoding, and only that is taken.
 
-protocol-spec.md §3. cbor2 takes duplicate keys, long integers and trailing bytes, hence the re-encoding.
+protocol-spec.md §3. cbor2 takes long integers and trailing bytes, hence the re-encoding; it would make bignums, dates,
+sets and shared values of tags, hence their refusal while it decodes.
 Its canonical mode sorts map keys length-first (RFC 7049); our maps have keys 0-23 only, all of one length,
 so that both orders are the same.
 """
 
-from typing import Any
+from typing import Any, NoReturn
 
 import cbor2
 
@@ -15,9 +16,25 @@ MAX_DEPTH = 16
 PLAIN = (int, bytes, str, bool, type(None))
 
 
+def _refuse_tag(*_: object) -> NoReturn:
+    raise ValueError("a tag")
+
+
+# Every tag that cbor2 has a meaning for; the others come to the tag hook.
+_TAGS = dict.fromkeys(
+    (0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 100, 256, 258, 260, 261, 1004, 43000, 55799), _refuse_tag
+)
+
+
 def encode(value: Any) -> bytes:
-    """The one encoding of ``value`` (integers, bytes, text, booleans, None, lists, maps keyed 0-23)."""
-    return cbor2.dumps(value, canonical=True)
+    """The one encoding of ``value`` (integers, bytes, text, booleans, None, lists, maps keyed 0-23).
+
+    Raises Malformed for text that is not Unicode, such as a name that the system gave with surrogates.
+    """
+    try:
+        return cbor2.dumps(value, canonical=True)
+    except UnicodeEncodeError as error:
+        raise Malformed(f"text that is not Unicode: {error.reason}") from None
 
 
 def decode(data: bytes | memoryview, limit: int) -> Any:
@@ -30,7 +47,14 @@ def decode(data: bytes | memoryview, limit: int) -> Any:
         raise Malformed(f"{len(data)} bytes of CBOR, bound {limit}")
     data = bytes(data)
     try:
-        value = cbor2.loads(data, max_depth=MAX_DEPTH, allow_indefinite=False, allow_duplicate_keys=False)
+        value = cbor2.loads(
+            data,
+            tag_hook=_refuse_tag,
+            semantic_decoders=_TAGS,
+            max_depth=MAX_DEPTH,
+            allow_indefinite=False,
+            allow_duplicate_keys=False,
+        )
         same = cbor2.dumps(value, canonical=True) == data
     except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError, MemoryError) as error:
         raise Malformed(f"not CBOR: {error}") from None

@@ -8,11 +8,13 @@ import struct
 from collections.abc import Sequence
 
 from mastodon.sealed import cbor
-from mastodon.sealed.blob import PLAINTEXT_LIMIT
-from mastodon.sealed.entry import HOLE, Place, decode_places, encode_places
+from mastodon.sealed.entry import Place, check_first_use, decode_places, encode_places
 from mastodon.sealed.errors import Malformed
 from mastodon.sealed.purposes import Purpose, hkdf_expand, keyed_hasher
+from mastodon.sealed.schema import EXTENSIONS, check_extensions
 
+MAP_LIMIT = 1024 * 1024
+MAP_PLACES_LIMIT = 1 << 16
 PAIR = struct.Struct(">QQ")
 
 
@@ -26,7 +28,7 @@ class FileHasher:
 
     def __init__(self, key: bytes) -> None:
         self._state = keyed_hasher(Purpose.FILE_HASH, key)
-        self._holes = b""
+        self._holes = bytearray()
 
     def data(self, piece: bytes | memoryview) -> None:
         """The next bytes that are data."""
@@ -57,12 +59,16 @@ def encode_map(places: Sequence[Place]) -> bytes:
 
 
 def decode_map(plaintext: bytes, references: int) -> tuple[Place, ...]:
-    """The places in a map that has so many references. Raises Malformed; each reference must be used."""
-    body = cbor.decode(plaintext, PLAINTEXT_LIMIT)
-    if type(body) is not dict or set(body) != {0}:
+    """The places in a map that has so many references. Raises Malformed; each is used, in the order of first use."""
+    body = cbor.decode(plaintext, MAP_LIMIT)
+    if type(body) is not dict or set(body) - {EXTENSIONS} != {0}:
         raise Malformed("map: expected its places")
+    if EXTENSIONS in body:
+        check_extensions("map", body[EXTENSIONS])
     places = decode_places(body[0], references)
-    if {place.reference for place in places} - {HOLE} != set(range(references)):
+    if not 0 < len(places) <= MAP_PLACES_LIMIT:
+        raise Malformed("map: no or too many places")
+    if check_first_use(places) != references:
         raise Malformed("map: visible and sealed references differ")
     return places
 

@@ -4,6 +4,7 @@ protocol-spec.md §11.
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import ClassVar
 
 from mastodon.sealed.admin_secret import tenant_id
@@ -14,6 +15,14 @@ from mastodon.sealed.record import Record, RecordType
 from mastodon.sealed.schema import array, key, octets, text, unsigned
 
 HANDLE_LENGTH = 16
+
+
+class Role(IntEnum):
+    """What a client certificate may do on the restore port. 4-127 are reserved."""
+
+    ADMIN = 1
+    TICKET = 2
+    MONITOR = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +68,7 @@ class Enrolment(Record):
     machine: bytes = key(0, octets(32))
     public_key: bytes = key(1, octets(32))
     tenant: bytes = key(2, octets(32))
-    servers: tuple[bytes, ...] = key(3, array(octets(32), 8))
+    servers: tuple[bytes, ...] = key(3, array(octets(32), 8, 1))
     handle: bytes = key(4, octets(HANDLE_LENGTH))
     generation: int = key(5, unsigned(32))
     time_ns: int = key(6, unsigned())
@@ -86,3 +95,10 @@ class Succession(Record):
     order_key: bytes = key(2, octets(32))
     successor: bytes = key(3, octets(32))
     time_ns: int = key(4, unsigned())
+
+    @classmethod
+    def open(cls, data: bytes) -> "Succession":
+        """The succession, signed by the successor key that it names. Raises FormatError."""
+        succession = cls.read_unverified(data)
+        cls.check_signature(data, succession.successor_key)
+        return succession

@@ -4,6 +4,7 @@ protocol-spec.md §9. In a page an entry is a CBOR map; what is absent has the d
 once a page (listing.py), not in each entry.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
 from typing import Any
@@ -35,7 +36,7 @@ class EntryType(IntEnum):
 
 
 class EntryFlag(IntFlag):
-    """How the content was had (design §5)."""
+    """How the content was had (design §5). Bits 0-7 are critical (unknown: refuse), 8-15 ignorable."""
 
     FUZZY = 1  # changed while it was read, even after retries
     CARRIED = 2  # could not be read this time: the last good copy, carried over
@@ -60,7 +61,8 @@ class Entry:
     ``link_group`` is equal in all names of one hard-linked inode (0: not linked); each carries the whole content.
     ``hash`` is the whole-file keyed hash (FileHasher), empty for what has no content of its own.
     ``acl_names`` are (kind "u" or "g", id, name) for qualifiers in the ACL xattrs.
-    ``error`` is the errno that kept the content or metadata from being read whole, 0 for none.
+    ``error`` is the errno that kept the content or metadata from being read whole, 0 for none. A file that could not
+    be read and has no copy to carry over has its size, an error and no places.
     """
 
     name: bytes
@@ -118,9 +120,8 @@ def decode_places(flat: Any, references: int) -> tuple[Place, ...]:
     places = []
     for index in range(0, len(flat), 3):
         reference, offset, length = flat[index : index + 3]
-        for number in (reference, offset, length):
-            if type(number) is not int:
-                raise Malformed("a place holds something else than integers")
+        if type(reference) is not int or type(offset) is not int or type(length) is not int:
+            raise Malformed("a place holds something else than integers")
         if not HOLE <= reference < references:
             raise Malformed(f"a place names reference {reference} of {references}")
         if not 0 <= offset <= MAX_FILE_SIZE or not 0 < length <= MAX_FILE_SIZE:
@@ -129,3 +130,16 @@ def decode_places(flat: Any, references: int) -> tuple[Place, ...]:
             raise Malformed("a hole with an offset")
         places.append(Place(reference, offset, length))
     return tuple(places)
+
+
+def check_first_use(places: Iterable[Place], following: int = 0) -> int:
+    """The reference that comes next after ``places``, if they use new ones in ascending order from ``following``.
+
+    So the same content has one listing only, and a reference that nothing uses shows. Raises Malformed.
+    """
+    for place in places:
+        if place.reference >= following:
+            if place.reference > following:
+                raise Malformed("references are not in the order of their first use")
+            following += 1
+    return following

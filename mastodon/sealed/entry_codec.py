@@ -7,8 +7,13 @@ protocol-spec.md §9::
     13 xattrs [[name, value], ...]   14 ACL names [[kind, id, name], ...]   15 inode flags
     16 flags   17 error   18 delta [method, base hash, base size, base places]
     19 user and 20 group, only where they differ from the page's table
+    23 extension map (schema.py)
+
+Lists are ascending, and nothing stands there that is the default: an entry has one encoding.
 """
 
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 from mastodon.sealed.entry import (
@@ -24,14 +29,31 @@ from mastodon.sealed.entry import (
     encode_places,
 )
 from mastodon.sealed.errors import Malformed, Unsupported
-from mastodon.sealed.schema import Check, array, octets, row, text, unsigned
+from mastodon.sealed.schema import EXTENSIONS, Check, array, check_extensions, octets, row, text, unsigned
 
 SECOND = 10**9
 ENTRY_TYPES = frozenset(EntryType)
+DEVICES = frozenset({EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE})
+CRITICAL_FLAGS = 0xFF
+KNOWN_FLAGS = int(EntryFlag.FUZZY | EntryFlag.CARRIED)
+OWNER_LIMIT = 256
+_owner_text = text(OWNER_LIMIT)
+
+
+@lru_cache(maxsize=4096)
+def owner_name(name: str) -> str:
+    """``name``, or no name where it is none that a page may hold (control characters, not UTF-8, too long)."""
+    try:
+        return str(_owner_text(name))
+    except Malformed:
+        return ""
 
 
 def check_name(name: Any, first: bool = False) -> bytes:
-    """A name as the file system may have it. The empty name may only come first (sources). Raises Malformed."""
+    """A name as the file system may have it. The empty name may only come first in a directory (sources).
+
+    Raises Malformed.
+    """
     if type(name) is not bytes or len(name) > NAME_LIMIT or (not name and not first):
         raise Malformed("a name of no or too many bytes")
     if b"/" in name or b"\0" in name or name in (b".", b".."):
@@ -49,10 +71,11 @@ def encode_entry(entry: Entry, users: dict[int, str], groups: dict[int, str]) ->
         4: entry.gid,
         5: list(divmod(entry.mtime_ns, SECOND)),
     }
-    if users.setdefault(entry.uid, entry.user) != entry.user:
-        body[19] = entry.user
-    if groups.setdefault(entry.gid, entry.group) != entry.group:
-        body[20] = entry.group
+    user, group = owner_name(entry.user), owner_name(entry.group)
+    if users.setdefault(entry.uid, user) != user:
+        body[19] = user
+    if groups.setdefault(entry.gid, group) != group:
+        body[20] = group
     if entry.type == EntryType.FILE:
         body[6] = entry.size
         if entry.hash:
@@ -73,9 +96,10 @@ def _encode_rare(entry: Entry, body: dict[int, Any]) -> None:
     if entry.rdev is not None:
         body[11] = list(entry.rdev)
     if entry.xattrs:
-        body[13] = [list(pair) for pair in entry.xattrs]
+        body[13] = [list(pair) for pair in sorted(entry.xattrs)]
     if entry.acl_names:
-        body[14] = [list(one) for one in entry.acl_names]
+        names = {(kind, number): owner_name(name) for kind, number, name in entry.acl_names}
+        body[14] = [[*qualifier, names[qualifier]] for qualifier in sorted(names)]
     if entry.inode_flags:
         body[15] = entry.inode_flags
     if entry.flags:
@@ -87,16 +111,40 @@ def _encode_rare(entry: Entry, body: dict[int, Any]) -> None:
         body[18] = [delta.method, delta.base_hash, delta.base_size, encode_places(delta.base_places)]
 
 
+def _filled(check: Check) -> Check:
+    """As ``check``, but what is zero or empty is left out of an entry and so may not stand in it."""
+
+    def checked(value: Any) -> Any:
+        result = check(value)
+        if not result:
+            raise Malformed("a default that is not left out")
+        return result
+
+    return checked
+
+
+def _xattr_name(value: Any) -> bytes:
+    if type(value) is not bytes or not 0 < len(value) <= NAME_LIMIT or b"\0" in value:
+        raise Malformed("a bad xattr name")
+    return value
+
+
+def _acl_kind(value: Any) -> str:
+    if value not in ("u", "g"):
+        raise Malformed("an ACL name's kind is u or g")
+    return str(value)
+
+
 _rare: dict[int, tuple[str, Check]] = {
     9: ("target", octets(1, TARGET_LIMIT)),
-    10: ("link_group", unsigned()),
+    10: ("link_group", _filled(unsigned())),
     11: ("rdev", row(unsigned(32), unsigned(32))),
-    13: ("xattrs", array(row(octets(1, 255), octets(0, 65536)), 4096)),
-    14: ("acl_names", array(row(text(1), unsigned(32), text(256)), 4096)),
-    15: ("inode_flags", unsigned(32)),
-    17: ("error", unsigned(16)),
-    19: ("user", text(256)),
-    20: ("group", text(256)),
+    13: ("xattrs", array(row(_xattr_name, octets(0, 65536)), 4096, 1)),
+    14: ("acl_names", array(row(_acl_kind, unsigned(32), text(OWNER_LIMIT)), 4096, 1)),
+    15: ("inode_flags", _filled(unsigned(32))),
+    17: ("error", _filled(unsigned(16))),
+    19: ("user", text(OWNER_LIMIT)),
+    20: ("group", text(OWNER_LIMIT)),
 }
 _u32 = unsigned(32)
 _size = unsigned(63)
@@ -115,13 +163,15 @@ def decode_entry(body: Any, users: dict[int, str], groups: dict[int, str], refer
         raise Unsupported(f"entry of unknown type {kind!r}")
     if type(mode) is not int or not 0 <= mode <= 0o7777:
         raise Malformed("entry: mode out of bounds")
-    entry = Entry(check_name(name, first=True), EntryType(kind), mode, _u32(uid), _u32(gid), _time(mtime))
+    entry = Entry(check_name(name), EntryType(kind), mode, _u32(uid), _u32(gid), _time(mtime))
     entry.user = users.get(uid, "")
     entry.group = groups.get(gid, "")
     for number, value in body.items():
         if number > 5:
             _decode_field(entry, number, value, references)
-    _check_whole(entry)
+    _check_whole(entry, body)
+    if (19 in body and entry.user == users.get(uid)) or (20 in body and entry.group == groups.get(gid)):
+        raise Malformed("entry: an owner's name that is the page's")
     return entry
 
 
@@ -137,30 +187,56 @@ def _decode_field(entry: Entry, number: int, value: Any, references: int) -> Non
     elif number == 16:
         if type(value) is not int or not 0 < value < 1 << 16:
             raise Malformed("entry: flags out of bounds")
-        if value & ~3:
+        if value & CRITICAL_FLAGS & ~KNOWN_FLAGS:
             raise Unsupported("entry: unknown flags")
-        entry.flags = EntryFlag(value)
+        entry.flags = EntryFlag(value & KNOWN_FLAGS)
     elif number == 18:
         entry.delta = _delta(value, references)
     elif number in _rare:
         attribute, check = _rare[number]
         setattr(entry, attribute, check(value))
+    elif number == EXTENSIONS:
+        check_extensions("entry", value)
     else:
         raise Unsupported(f"entry: unknown field {number}")
 
 
-def _check_whole(entry: Entry) -> None:
-    is_file = entry.type == EntryType.FILE
-    if not is_file and (entry.size or entry.hash or entry.places or entry.delta):
+def _check_whole(entry: Entry, body: dict[int, Any]) -> None:
+    kind = entry.type
+    if kind == EntryType.FILE:
+        _check_content(entry, 6 in body)
+    elif 6 in body or entry.hash or entry.places or entry.delta:
         raise Malformed("entry: content where none can be")
-    if (entry.type == EntryType.SYMLINK) != bool(entry.target):
+    if (kind == EntryType.SYMLINK) != bool(entry.target) or b"\0" in entry.target:
         raise Malformed("entry: a target belongs to a symlink, and to nothing else")
-    if entry.rdev is not None and entry.type not in (EntryType.CHARACTER_DEVICE, EntryType.BLOCK_DEVICE):
-        raise Malformed("entry: a device number where there is no device")
-    if is_file and entry.delta is None and sum(place.length for place in entry.places) not in (0, entry.size):
-        raise Malformed("entry: places do not add up to the size")
-    if entry.xattrs and sum(len(name) + len(value) for name, value in entry.xattrs) > XATTR_TOTAL_LIMIT:
-        raise Malformed("entry: xattrs beyond their bound")
+    if (kind in DEVICES) != (entry.rdev is not None):
+        raise Malformed("entry: a device number belongs to a device, and to nothing else")
+    if entry.link_group and kind == EntryType.DIRECTORY:
+        raise Malformed("entry: a directory with hard links")
+    if entry.xattrs:
+        if sum(len(name) + len(value) for name, value in entry.xattrs) > XATTR_TOTAL_LIMIT:
+            raise Malformed("entry: xattrs beyond their bound")
+        if any(one[0] >= two[0] for one, two in pairwise(entry.xattrs)):
+            raise Malformed("entry: xattrs out of order, or twice")
+    if entry.acl_names and any(one[:2] >= two[:2] for one, two in pairwise(entry.acl_names)):
+        raise Malformed("entry: ACL names out of order, or twice")
+
+
+def _check_content(entry: Entry, sized: bool) -> None:
+    if not sized:
+        raise Malformed("entry: a file without a size")
+    if not entry.places:
+        if entry.delta or (entry.size and not entry.error):
+            raise Malformed("entry: a file without its content, and no error to say why")
+        return
+    if not entry.hash:
+        raise Malformed("entry: content without its hash")
+    delta = entry.delta
+    if delta is None:
+        if sum(place.length for place in entry.places) != entry.size:
+            raise Malformed("entry: places do not add up to the size")
+    elif sum(place.length for place in delta.base_places) != delta.base_size:
+        raise Malformed("entry: the base's places do not add up to its size")
 
 
 def _places(value: Any, references: int) -> Any:
@@ -173,7 +249,7 @@ def _places(value: Any, references: int) -> Any:
 def _delta(value: Any, references: int) -> Delta:
     if type(value) is not list or len(value) != 4:
         raise Malformed("entry: a delta is [method, base hash, base size, base places]")
-    if value[0] != 1:
+    if type(value[0]) is not int or value[0] != 1:
         raise Unsupported(f"entry: unknown delta method {value[0]!r}")
     return Delta(1, _hash(value[1]), _size(value[2]), _places(value[3], references))
 

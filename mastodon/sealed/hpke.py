@@ -2,7 +2,7 @@
 
 The private key is kept as the 32-byte seed of draft-ietf-hpke-pq (SHAKE256 to the ML-KEM seed and the X25519
 scalar), since the composite key has no serialisation of its own. The public key is the ML-KEM-768
-encapsulation key followed by the X25519 one, 1,216 bytes.
+encapsulation key followed by the X25519 one, 1,216 bytes. protocol-spec.md §2.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ def seal(payload: bytes, public_key: bytes, info: bytes) -> bytes:
         raise Malformed(f"a sealing key has {PUBLIC_KEY_LENGTH} bytes")
     try:
         mlkem = MLKEM768PublicKey.from_public_bytes(public_key[:MLKEM_PUBLIC_LENGTH])
+        x25519 = X25519PublicKey.from_public_bytes(public_key[MLKEM_PUBLIC_LENGTH:])
+        return _SUITE.encrypt(payload, MLKEM768X25519PublicKey(mlkem, x25519), info=info)
     except ValueError as error:
         raise Malformed(f"not a sealing key: {error}") from None
-    x25519 = X25519PublicKey.from_public_bytes(public_key[MLKEM_PUBLIC_LENGTH:])
-    return _SUITE.encrypt(payload, MLKEM768X25519PublicKey(mlkem, x25519), info=info)

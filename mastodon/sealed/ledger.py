@@ -6,28 +6,34 @@ protocol-spec.md §13. One chain a daemon, the same bytes on every spool. A segm
     4   1   version, 1
     5   1   suite, 1 (BLAKE3)
     6   2   critical flags: one that is not known is refused
-    8   16  chain
-    24  8   sequence of the first entry
-    32  32  hash of the entry before (zeros at the start of the chain)
+    8   2   ignorable flags
+    10  2   length of the extension map e
+    12  16  chain
+    28  8   sequence of the first entry
+    36  32  hash of the entry before (zeros at the start of the chain)
+    68  e   extension map (schema.py), nothing where it is empty
 
 then entries::
 
     0   4   length of all that follows
     4   1   type
-    5   1   flags: 1 critical (a reader that does not know the type stops), 2 clock trusted
-    6   2   0
+    5   1   critical flags: 1 critical (a reader that does not know the type stops), 2 clock trusted; others: refuse
+    6   2   ignorable flags
     8   8   sequence
     16  8   server's time, ns
-    24  n   body, deterministic CBOR map
-    24+n 32 BLAKE3 over the purpose's prefix, chain, hash of the entry before, and bytes 0 to 24+n
+    24  4   check of the head: the first bytes of BLAKE3 over the purpose's prefix and bytes 0 to 24
+    28  n   body, deterministic CBOR map
+    28+n 32 BLAKE3 over the purpose's prefix, chain, hash of the entry before, and bytes 0 to 28+n
 
-An entry cut short at the very end of the last segment was never acknowledged and is left out; anything else
-that does not fit is damage.
+An entry cut short at the very end of the last segment was never acknowledged and is left out: it ends before its
+length says, or a file system that had made the file longer left nothing but zeros behind its head, or where its hash
+should stand. The check keeps a damaged length from passing for that. Anything else that does not fit is damage.
 """
 
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 from mastodon.sealed import cbor
@@ -35,18 +41,20 @@ from mastodon.sealed.errors import Forged, Malformed, Unsupported
 from mastodon.sealed.ledger_entries import ENTRY_TYPES, EntryBody, LedgerEntryType
 from mastodon.sealed.purposes import Purpose, hasher
 from mastodon.sealed.record import Record, RecordType
-from mastodon.sealed.schema import array, key, octets, row, unsigned
+from mastodon.sealed.schema import EXTENSIONS_LIMIT, array, check_packed_extensions, key, octets, row, unsigned
 
 MAGIC = b"MLDG"
 VERSION = SUITE = 1
-SEGMENT_HEAD = struct.Struct(">4sBBH16sQ32s")
-ENTRY_HEAD = struct.Struct(">IBBHQQ")
+SEGMENT_HEAD = struct.Struct(">4sBBHHH16sQ32s")
+ENTRY_HEAD = struct.Struct(">IBBHQQ4s")
+CHECK_LENGTH = 4
 HASH_LENGTH = 32
 CHAIN_LENGTH = 16
 ENTRY_LIMIT = 8 * 1024 * 1024
 SEGMENT_LIMIT = 16 * 1024 * 1024
 """A segment that has reached this many bytes is followed by a new one."""
 FLAG_CRITICAL, FLAG_CLOCK_TRUSTED = 1, 2
+FLAGS_KNOWN = FLAG_CRITICAL | FLAG_CLOCK_TRUSTED
 GENESIS = bytes(HASH_LENGTH)
 KNOWN = frozenset(LedgerEntryType)
 
@@ -72,7 +80,10 @@ class LedgerEntry:
 
 @dataclass(frozen=True, slots=True)
 class LedgerHeadRecord(Record):
-    """Heads of all chains, (chain, sequence, hash), signed by the ledger key, which lies outside the spools."""
+    """Heads of all chains, (chain, sequence, hash), signed by the ledger key, which lies outside the spools.
+
+    ``ledger_key`` is its public half: agents and clients remember it with the highest head that they saw.
+    """
 
     TYPE: ClassVar = RecordType.LEDGER_HEAD
     PURPOSE: ClassVar = Purpose.SIGN_LEDGER_HEAD
@@ -81,22 +92,37 @@ class LedgerHeadRecord(Record):
         0, array(row(octets(CHAIN_LENGTH), unsigned(), octets(HASH_LENGTH)), 128)
     )
     time_ns: int = key(1, unsigned())
+    ledger_key: bytes = key(2, octets(32))
+
+    def check_whole(self) -> None:
+        """Raise Malformed for chains out of order, or twice."""
+        if any(one[0] >= two[0] for one, two in pairwise(self.heads)):
+            raise Malformed("ledger head: chains out of order, or twice")
+
+    @classmethod
+    def open(cls, data: bytes) -> "LedgerHeadRecord":
+        """The heads, signed by the key that they name: the caller knows whether it is the one. Raises FormatError."""
+        record = cls.read_unverified(data)
+        cls.check_signature(data, record.ledger_key)
+        return record
 
 
 def encode_segment_head(head: Head) -> bytes:
     """First bytes of the segment that follows ``head``."""
-    return SEGMENT_HEAD.pack(MAGIC, VERSION, SUITE, 0, head.chain, head.sequence + 1, head.hash)
+    return SEGMENT_HEAD.pack(MAGIC, VERSION, SUITE, 0, 0, 0, head.chain, head.sequence + 1, head.hash)
 
 
 def encode_entry(head: Head, body: EntryBody, time_ns: int, clock_trusted: bool) -> tuple[bytes, Head]:
     """The bytes of the entry that follows ``head``, and the head after it."""
     payload = cbor.encode(body.to_body())
+    body.from_body(cbor.decode(payload, ENTRY_LIMIT))  # never chain what no reader takes
     flags = (FLAG_CRITICAL if body.CRITICAL else 0) | (FLAG_CLOCK_TRUSTED if clock_trusted else 0)
     sequence = head.sequence + 1
     length = ENTRY_HEAD.size - 4 + len(payload) + HASH_LENGTH
     if length > ENTRY_LIMIT:
         raise Malformed(f"a ledger entry of {length} bytes, bound {ENTRY_LIMIT}")
-    before = ENTRY_HEAD.pack(length, body.ENTRY_TYPE, flags, 0, sequence, time_ns) + payload
+    bare = ENTRY_HEAD.pack(length, body.ENTRY_TYPE, flags, 0, sequence, time_ns, b"")[:-CHECK_LENGTH]
+    before = bare + _head_check(bare) + payload
     digest = _entry_hash(head, before)
     return before + digest, Head(head.chain, sequence, digest)
 
@@ -115,17 +141,21 @@ class SegmentReader:
         """
         if len(data) < SEGMENT_HEAD.size:
             raise Malformed("ledger segment cut short in its head")
-        magic, version, suite, critical, chain, first, before = SEGMENT_HEAD.unpack_from(data)
+        magic, version, suite, critical, _, extended, chain, first, before = SEGMENT_HEAD.unpack_from(data)
         if magic != MAGIC:
             raise Malformed("not a ledger segment")
         if version != VERSION or suite != SUITE or critical:
             raise Unsupported(f"ledger segment of version {version}, suite {suite}, flags {critical:#x}")
-        if first == 0:
-            raise Malformed("ledger segment: sequences start at 1")
+        if first == 0 or (first == 1) != (before == GENESIS):
+            raise Malformed("ledger segment: sequences start at 1, after no entry")
+        start = SEGMENT_HEAD.size + extended
+        if extended > EXTENSIONS_LIMIT or len(data) < start:
+            raise Malformed("ledger segment: extensions out of bounds")
+        check_packed_extensions("ledger segment", bytes(data[SEGMENT_HEAD.size : start]))
         self.head = Head(chain, first - 1, before)
         if expected is not None and expected != self.head:
             raise Forged("ledger segment does not follow the one before")
-        self.valid_length = SEGMENT_HEAD.size
+        self.valid_length = start
         self.torn = False
         self._data = memoryview(data)
 
@@ -140,25 +170,39 @@ class SegmentReader:
 
     def _next_entry(self) -> LedgerEntry | None:
         at = self.valid_length
-        left = len(self._data) - at
-        if left < ENTRY_HEAD.size:
+        number = self.head.sequence + 1
+        if len(self._data) - at < ENTRY_HEAD.size:
             return None
-        length, kind, flags, zero, sequence, time_ns = ENTRY_HEAD.unpack_from(self._data, at)
-        if not ENTRY_HEAD.size - 4 + HASH_LENGTH < length <= ENTRY_LIMIT:
-            raise Malformed(f"ledger entry {self.head.sequence + 1}: length out of bounds")
-        if left < 4 + length:
-            return None
+        length, kind, flags, _, sequence, time_ns, check = ENTRY_HEAD.unpack_from(self._data, at)
         end = at + 4 + length
+        if check != _head_check(self._data[at : at + ENTRY_HEAD.size - CHECK_LENGTH]):
+            if not any(self._data[at + ENTRY_HEAD.size :]):
+                return None
+            raise Forged(f"ledger entry {number}: the head does not fit its check")
+        if not ENTRY_HEAD.size - 4 + HASH_LENGTH < length <= ENTRY_LIMIT:
+            raise Malformed(f"ledger entry {number}: length out of bounds")
+        if len(self._data) < end:
+            return None
         before = self._data[at : end - HASH_LENGTH]
         digest = _entry_hash(self.head, before)
         if digest != self._data[end - HASH_LENGTH : end]:
-            raise Forged(f"ledger entry {self.head.sequence + 1}: the hash does not fit")
-        if zero or flags & ~3 or sequence != self.head.sequence + 1:
-            raise Malformed(f"ledger entry {self.head.sequence + 1}: head out of bounds")
+            if not any(self._data[end - HASH_LENGTH :]):
+                return None
+            raise Forged(f"ledger entry {number}: the hash does not fit")
+        if sequence != number:
+            raise Malformed(f"ledger entry {number}: calls itself {sequence}")
+        if flags & ~FLAGS_KNOWN:
+            raise Unsupported(f"ledger entry {number}: unknown flags {flags:#x}")
         body = _decode_body(kind, bytes(before[ENTRY_HEAD.size :]), bool(flags & FLAG_CRITICAL))
         self.head = Head(self.head.chain, sequence, digest)
         self.valid_length = end
         return LedgerEntry(sequence, time_ns, bool(flags & FLAG_CLOCK_TRUSTED), body)
+
+
+def _head_check(bare: bytes | memoryview) -> bytes:
+    state = hasher(Purpose.LEDGER_ENTRY_HEAD)
+    state.update(bare)
+    return state.digest(length=CHECK_LENGTH)
 
 
 def _entry_hash(head: Head, before: bytes | memoryview) -> bytes:

@@ -8,9 +8,10 @@ from enum import IntEnum
 from typing import ClassVar
 
 from mastodon.sealed.book import BOOK_LIMIT
+from mastodon.sealed.enrolment import Role
 from mastodon.sealed.order import SEALED_ORDER_LIMIT
 from mastodon.sealed.pair import ENVELOPE_LIMIT, PairRecord
-from mastodon.sealed.schema import Body, array, choice, key, octets, row, text, unsigned
+from mastodon.sealed.schema import Body, array, choice, key, octets, octets_or_none, row, text, unsigned
 from mastodon.sealed.statement import Statement
 
 PIN = octets(32)
@@ -44,16 +45,8 @@ class LedgerEntryType(IntEnum):
     SUCCESSION = 19
 
 
-class Role(IntEnum):
-    """What a client certificate may do on the restore port."""
-
-    ADMIN = 1
-    TICKET = 2
-    MONITOR = 3
-
-
 class MachineState(IntEnum):
-    """Whether a machine may append, and is watched."""
+    """Whether a machine may append, and is watched. CLOSED and RETIRED are terminal."""
 
     ACTIVE = 1
     DISABLED = 2
@@ -109,12 +102,12 @@ class CertificateAdded(EntryBody):
     ENTRY_TYPE: ClassVar = LedgerEntryType.CERTIFICATE
 
     pin: bytes = key(0, PIN)
-    tenant: bytes = key(1, octets(0, 32))
+    tenant: bytes = key(1, octets_or_none(32))
     role: Role = key(2, choice(Role))
     label: str = key(3, text(64))
     statement: bytes = key(4, STATEMENT)
-    machine: bytes = key(5, octets(0, 32), default=b"")
-    root: bytes = key(6, octets(0, 32), default=b"")
+    machine: bytes = key(5, octets_or_none(32), default=b"")
+    root: bytes = key(6, octets_or_none(32), default=b"")
     expires_ns: int = key(7, unsigned(), default=0)
 
 
@@ -175,8 +168,8 @@ class PolicySet(EntryBody):
 
     ENTRY_TYPE: ClassVar = LedgerEntryType.POLICY
 
-    tenant: bytes = key(0, octets(0, 32))
-    machine: bytes = key(1, octets(0, 32))
+    tenant: bytes = key(0, octets_or_none(32))
+    machine: bytes = key(1, octets_or_none(32))
     settings: tuple[tuple[str, str], ...] = key(2, array(row(text(64), text(1024)), 256))
     statement: bytes = key(3, STATEMENT)
 
@@ -207,7 +200,7 @@ class OrderPosted(EntryBody):
 
 @dataclass(frozen=True, slots=True)
 class OrderDone(EntryBody):
-    """Mail was obeyed, cancelled or expired (result)."""
+    """Mail was obeyed (result as the agent gave it), cancelled (254) or expired (255)."""
 
     ENTRY_TYPE: ClassVar = LedgerEntryType.ORDER_DONE
 
@@ -248,8 +241,8 @@ class Event(EntryBody):
     CRITICAL: ClassVar = False
 
     code: int = key(0, unsigned(16))
-    tenant: bytes = key(1, octets(0, 32))
-    machine: bytes = key(2, octets(0, 32))
+    tenant: bytes = key(1, octets_or_none(32))
+    machine: bytes = key(2, octets_or_none(32))
     detail: str = key(3, text(1024))
 
 
@@ -268,13 +261,16 @@ class Reads(EntryBody):
 
 @dataclass(frozen=True, slots=True)
 class MachineStateSet(EntryBody):
-    """A machine was disabled, enabled, closed or retired."""
+    """A machine was disabled, enabled, closed or retired. ``snapshot`` is the record hash of the last one trusted of a
+    closed generation, ``until_ns`` how long a retired machine is kept (0: for ever)."""
 
     ENTRY_TYPE: ClassVar = LedgerEntryType.MACHINE_STATE
 
     machine: bytes = key(0, MACHINE)
     state: MachineState = key(1, choice(MachineState))
     statement: bytes = key(2, STATEMENT)
+    snapshot: bytes = key(3, octets_or_none(32), default=b"")
+    until_ns: int = key(4, unsigned(), default=0)
 
 
 @dataclass(frozen=True, slots=True)

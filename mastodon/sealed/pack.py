@@ -11,6 +11,8 @@ protocol-spec.md §8::
                 2   ignorable flags
                 32  machine id
                 2   number of run records
+                2   length of the extension map
+    extensions      the extension map (schema.py), nothing where it is empty
     run records     each: 4 length, then the record
     blobs           one after the other (blob.py)
     index           per blob: 32 id, 1 kind, 4 offset, 4 size (header and sealed part)
@@ -19,7 +21,8 @@ protocol-spec.md §8::
                 4   number of blobs
                 32  BLAKE3 over the purpose's prefix and every byte before: the pack's id
 
-The index repeats what the blobs say and must say the same; it spares a reader the walk.
+The index repeats what the blobs say and must say the same; it spares a reader the walk. A pack holds the records of
+just those runs whose blobs it holds. An agent's pack holds an id once; compaction may bring several sealings together.
 """
 
 import struct
@@ -32,12 +35,13 @@ from mastodon.sealed.blob import BlobHeader
 from mastodon.sealed.errors import Forged, Malformed, Mismatch, Unsupported
 from mastodon.sealed.purposes import Purpose, hasher
 from mastodon.sealed.run import RunRecord, run_id
+from mastodon.sealed.schema import EXTENSIONS_LIMIT, check_packed_extensions
 
 MAGIC = b"MPCK"
 END_MAGIC = b"KCPM"
 VERSION = 1
 SUITE = 1
-HEAD = struct.Struct(">4sBBBBHH32sH")
+HEAD = struct.Struct(">4sBBBBHH32sHH")
 RUN_LENGTH = struct.Struct(">I")
 INDEX_ROW = struct.Struct(">32sBII")
 TRAILER = struct.Struct(">4sII32s")
@@ -83,7 +87,7 @@ class PackWriter:
 
     def __init__(self, machine: bytes, runs: Iterable[bytes], origin: Origin = Origin.AGENT) -> None:
         records = list(runs)
-        parts = [HEAD.pack(MAGIC, VERSION, blob.VERSION, SUITE, origin, 0, 0, machine, len(records))]
+        parts = [HEAD.pack(MAGIC, VERSION, blob.VERSION, SUITE, origin, 0, 0, machine, len(records), 0)]
         for record in records:
             parts += (RUN_LENGTH.pack(len(record)), record)
         self._pending = b"".join(parts)
@@ -145,6 +149,10 @@ def parse_pack(data: bytes | memoryview, machine: bytes) -> Pack:
     if not 0 < count <= BLOBS_LIMIT or index_offset + count * INDEX_ROW.size != end or index_offset < start:
         raise Malformed("pack: the index does not fit")
     blobs = _parse_blobs(view, start, index_offset, count, machine, runs)
+    if len({one.header.run for one in blobs}) != len(runs):
+        raise Malformed("pack: the record of a run that has no blob here")
+    if len({(one.header.id, origin is Origin.COMPACTION and one.header.salt) for one in blobs}) != count:
+        raise Malformed("pack: the same blob twice")
     return Pack(checksum, machine, origin, runs, blobs)
 
 
@@ -156,15 +164,23 @@ def pack_checksum(data: bytes | memoryview) -> bytes:
 
 
 def _parse_front(view: memoryview) -> tuple[bytes, Origin, dict[bytes, bytes], int]:
-    magic, version, blob_version, suite, origin, critical, _, machine, count = HEAD.unpack_from(view)
+    magic, version, blob_version, suite, origin, critical, _, machine, count, extended = HEAD.unpack_from(view)
     if magic != MAGIC:
         raise Malformed("not a pack")
     if version != VERSION or blob_version != blob.VERSION or suite != SUITE or critical or origin not in ORIGINS:
         raise Unsupported(f"pack of version {version}, suite {suite}, origin {origin}, flags {critical:#x}")
-    if not 0 < count <= RUNS_LIMIT:
-        raise Malformed(f"pack with {count} run records")
+    if not 0 < count <= RUNS_LIMIT or extended > EXTENSIONS_LIMIT:
+        raise Malformed(f"pack with {count} run records and {extended} bytes of extensions")
+    at = HEAD.size + extended
+    if len(view) < at:
+        raise Malformed("pack: extensions cut short")
+    check_packed_extensions("pack", view[HEAD.size : at])
+    runs, at = _parse_runs(view, at, count, machine)
+    return machine, Origin(origin), runs, at
+
+
+def _parse_runs(view: memoryview, at: int, count: int, machine: bytes) -> tuple[dict[bytes, bytes], int]:
     runs: dict[bytes, bytes] = {}
-    at = HEAD.size
     for _ in range(count):
         if len(view) - at < RUN_LENGTH.size:
             raise Malformed("pack: run records cut short")
@@ -179,7 +195,7 @@ def _parse_front(view: memoryview) -> tuple[bytes, Origin, dict[bytes, bytes], i
         at += length
     if len(runs) != count:
         raise Malformed("pack: the same run record twice")
-    return machine, Origin(origin), runs, at
+    return runs, at
 
 
 def _parse_blobs(
@@ -200,6 +216,4 @@ def _parse_blobs(
         at += header.size
     if at != index_offset:
         raise Malformed("pack: bytes between blobs and index")
-    if len({one.header.id for one in blobs}) != count:
-        raise Malformed("pack: the same blob twice")
     return tuple(blobs)

@@ -5,22 +5,26 @@ in the pair record, signed by the machine. Record and envelope travel and are ke
 """
 
 import hashlib
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
 
 from mastodon.sealed import cbor
-from mastodon.sealed.errors import Malformed, Mismatch
+from mastodon.sealed.errors import Malformed, Mismatch, Unsupported
 from mastodon.sealed.hpke import PUBLIC_KEY_LENGTH, SEED_LENGTH, SealingKey
 from mastodon.sealed.purposes import Purpose, mac, sha256
-from mastodon.sealed.record import Record, RecordType
-from mastodon.sealed.schema import Body, array, choice, key, octets, unsigned
+from mastodon.sealed.record import SUITE, VERSION, Record, RecordType
+from mastodon.sealed.schema import Body, array, choice, key, octets, octets_or_none, unsigned
 
 PAIR_ID_LENGTH = 16
 RECIPIENTS_LIMIT = 16
 RECIPIENT_LIMIT = 64 * 1024
 ENVELOPE_LIMIT = 128 * 1024
+PAYLOAD_LIMIT = 1024
+PAYLOAD_MAGIC = b"MENV"
+PAYLOAD_HEAD = struct.Struct(">4sBBBB")
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 1 << 15, 8, 1
 
 
@@ -48,31 +52,48 @@ class PairRecord(Record):
     pair: bytes = key(1, octets(PAIR_ID_LENGTH))
     time_ns: int = key(2, unsigned())
     number: int = key(3, unsigned(32))
-    previous: bytes = key(4, octets(0, 32))
+    previous: bytes = key(4, octets_or_none(32))
     public_key: bytes = key(5, octets(PUBLIC_KEY_LENGTH))
     mode: EnvelopeMode = key(6, choice(EnvelopeMode))
     recipients: tuple[bytes, ...] = key(7, array(octets(1, RECIPIENT_LIMIT), RECIPIENTS_LIMIT))
     mac: bytes = key(8, octets(32))
     envelope_hash: bytes = key(9, octets(32))
 
+    def check_whole(self) -> None:
+        """Raise Malformed for a number that does not fit the predecessor, or recipients that do not fit the mode."""
+        if (self.number <= 1) != (not self.previous) or not self.number:
+            raise Malformed("pair record: the first has number 1 and no predecessor, the others have both")
+        check_recipients(self.mode, self.recipients)
+
 
 @dataclass(frozen=True, slots=True)
 class ReenvelopeRecord(Record):
-    """An admin's word that another envelope holds the private half of an existing pair; never makes it current."""
+    """An admin's word that another envelope holds the private half of an existing pair; never makes it current.
+
+    ``recipients`` are the full OpenPGP public keys of the new envelope, as in a pair record and for the same reason.
+    """
 
     TYPE: ClassVar = RecordType.REENVELOPE
     PURPOSE: ClassVar = Purpose.SIGN_REENVELOPE
+    LIMIT: ClassVar = PairRecord.LIMIT
 
     machine: bytes = key(0, octets(32))
     pair: bytes = key(1, octets(PAIR_ID_LENGTH))
     time_ns: int = key(2, unsigned())
     envelope_hash: bytes = key(3, octets(32))
     order_key: bytes = key(4, octets(32))
+    mode: EnvelopeMode = key(5, choice(EnvelopeMode))
+    recipients: tuple[bytes, ...] = key(6, array(octets(1, RECIPIENT_LIMIT), RECIPIENTS_LIMIT))
+
+    def check_whole(self) -> None:
+        """Raise Malformed for recipients that do not fit the mode."""
+        check_recipients(self.mode, self.recipients)
 
 
 @dataclass(frozen=True, slots=True)
 class EnvelopePayload(Body):
-    """What stands inside the OpenPGP message."""
+    """What stands inside the OpenPGP message: a head of magic "MENV", version, suite, critical and ignorable flags (a
+    byte each), then this."""
 
     machine: bytes = key(0, octets(32))
     pair: bytes = key(1, octets(PAIR_ID_LENGTH))
@@ -80,12 +101,19 @@ class EnvelopePayload(Body):
 
     def encode(self) -> bytes:
         """The bytes to put in the OpenPGP message."""
-        return cbor.encode(self.to_body())
+        return PAYLOAD_HEAD.pack(PAYLOAD_MAGIC, VERSION, SUITE, 0, 0) + cbor.encode(self.to_body())
 
     @classmethod
     def decode(cls, data: bytes) -> "EnvelopePayload":
-        """Raises Malformed."""
-        return cls.from_body(cbor.decode(data, 1024))
+        """Raises Malformed or Unsupported."""
+        if not PAYLOAD_HEAD.size < len(data) <= PAYLOAD_LIMIT:
+            raise Malformed(f"an envelope's payload of {len(data)} bytes")
+        magic, version, suite, critical, _ = PAYLOAD_HEAD.unpack_from(data)
+        if magic != PAYLOAD_MAGIC:
+            raise Malformed("not an envelope's payload")
+        if version != VERSION or suite != SUITE or critical:
+            raise Unsupported(f"envelope payload of version {version}, suite {suite}, flags {critical:#x}")
+        return cls.from_body(cbor.decode(data[PAYLOAD_HEAD.size :], PAYLOAD_LIMIT))
 
 
 def envelope_hash(envelope: bytes) -> bytes:

@@ -64,6 +64,7 @@ class Record(Body):
     def sign(self, signing_key: Ed25519PrivateKey) -> bytes:
         """The record's bytes, signed."""
         body = cbor.encode(self.to_body())
+        self.from_body(cbor.decode(body, self.LIMIT))  # never sign what no reader takes
         signed = HEAD.pack(MAGIC, self.TYPE, VERSION, SUITE, 0, 0, 0, len(body)) + body
         if len(signed) + SIGNATURE_LENGTH > self.LIMIT:
             raise Malformed(f"{self.TYPE.name}: {len(signed)} bytes, bound {self.LIMIT}")

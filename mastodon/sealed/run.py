@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from mastodon.sealed import hpke
+from mastodon.sealed import hpke, machine_secret
 from mastodon.sealed.errors import Forged, Malformed, Mismatch
 from mastodon.sealed.pair import PAIR_ID_LENGTH, PairRecord
 from mastodon.sealed.purposes import Purpose, mac, sha256
@@ -35,14 +35,19 @@ class RunRecord(Record):
     sealed: bytes = key(4, octets(SEALED_LENGTH))
     commitment: bytes = key(5, octets(32))
 
-    def open(self, private: hpke.SealingKey) -> tuple[bytes, bytes]:
-        """The run key and id_key. Raises Forged when seal or commitment do not fit."""
+    def open(self, private: hpke.SealingKey, id_key_commitment: bytes = b"") -> tuple[bytes, bytes]:
+        """The run key and id_key. ``id_key_commitment`` is the card's; none where only id and key are known.
+
+        Raises Forged when seal or commitment do not fit, Mismatch for another id_key than the card's.
+        """
         payload = private.open(self.sealed, _info(self.machine, self.pair, self.nonce))
         if len(payload) != 2 * KEY_LENGTH:
             raise Malformed("run record: the sealed payload has another length")
         run_key, id_key = payload[:KEY_LENGTH], payload[KEY_LENGTH:]
         if _commitment(run_key, id_key) != self.commitment:
             raise Forged("run record: the keys do not fit the commitment")
+        if id_key_commitment and machine_secret.id_key_commitment(id_key) != id_key_commitment:
+            raise Mismatch("run record: another id_key than the machine's card commits to")
         return run_key, id_key
 
 

@@ -2,16 +2,24 @@
 
 protocol-spec.md §3. Each field has a number (0-22) and a check. Key 23 is the extension map, an array of
 [number, bytes] in ascending order: an odd number is critical and refused when unknown, an even one is ignored.
+The same array, encoded, stands in the heads of packs, blobs and ledger segments.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from enum import IntEnum
 from typing import Any, Self
 
+from mastodon.sealed import cbor
 from mastodon.sealed.errors import Malformed, Unsupported
 
 EXTENSIONS = 23
+EXTENSIONS_LIMIT = 4096
+"""Bytes of an extension map in the head of a binary structure."""
+
+# C0, DEL and C1 can drive a terminal; surrogates are not text.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 Check = Callable[[Any], Any]
 """Takes what CBOR gave, returns the field's value, raises Malformed."""
@@ -34,6 +42,17 @@ def octets(length: int, most: int | None = None) -> Check:
     return check
 
 
+def octets_or_none(length: int) -> Check:
+    """Bytes of exactly ``length``, or none at all: a hash or id that may be absent."""
+
+    def check(value: Any) -> bytes:
+        if type(value) is not bytes or len(value) not in (0, length):
+            raise Malformed(f"expected {length} bytes, or none")
+        return value
+
+    return check
+
+
 def unsigned(bits: int = 64) -> Check:
     """An integer from 0 to 2^bits - 1."""
 
@@ -46,16 +65,22 @@ def unsigned(bits: int = 64) -> Check:
 
 
 def text(most: int) -> Check:
-    """Text of at most ``most`` bytes in UTF-8, without control characters."""
+    """Text of at most ``most`` bytes in UTF-8, without control characters (C0, DEL, C1)."""
 
     def check(value: Any) -> str:
-        if type(value) is not str or len(value.encode("utf-8", "surrogatepass")) > most:
+        if type(value) is not str or len(value) > most or len(value.encode("utf-8", "surrogatepass")) > most:
             raise Malformed(f"expected text of at most {most} bytes")
-        if any(ord(c) < 32 or ord(c) == 127 for c in value):
+        if _UNPRINTABLE.search(value):
             raise Malformed("text with control characters")
         return value
 
     return check
+
+
+def clean_text(value: str, most: int) -> str:
+    """``value`` made fit for a text field: what may not stand there becomes ``?``, what is too long is cut."""
+    clean = _UNPRINTABLE.sub("?", value).encode("utf-8")
+    return clean[:most].decode("utf-8", "ignore")
 
 
 def boolean(value: Any) -> bool:
@@ -79,12 +104,12 @@ def choice(enum: type[IntEnum]) -> Check:
     return check
 
 
-def array(check: Check, most: int) -> Check:
-    """At most ``most`` items, each by ``check``, as a tuple."""
+def array(check: Check, most: int, least: int = 0) -> Check:
+    """``least`` to ``most`` items, each by ``check``, as a tuple."""
 
     def checked(value: Any) -> tuple[Any, ...]:
-        if type(value) is not list or len(value) > most:
-            raise Malformed(f"expected an array of at most {most}")
+        if type(value) is not list or not least <= len(value) <= most:
+            raise Malformed(f"expected an array of {least} to {most}")
         return tuple(check(item) for item in value)
 
     return checked
@@ -119,13 +144,17 @@ class Body:
                 body[one.metadata["number"]] = _plain(value)
         return body
 
+    def check_whole(self) -> None:
+        """Raise Malformed when fields that are good alone do not go together. Called on everything that is read."""
+
     @classmethod
     def from_body(cls, body: Any) -> Self:
         """The value that a decoded map stands for. Raises Malformed or Unsupported, naming the field."""
         if type(body) is not dict:
             raise Malformed(f"{cls.__name__}: expected a map")
         left = dict(body)
-        _check_extensions(cls.__name__, left.pop(EXTENSIONS, None))
+        if EXTENSIONS in left:
+            check_extensions(cls.__name__, left.pop(EXTENSIONS))
         values = {}
         for one in fields(cls):
             number = one.metadata["number"]
@@ -138,7 +167,9 @@ class Body:
                 raise Malformed(f"{cls.__name__}: field {one.name} is missing")
         if left:
             raise Unsupported(f"{cls.__name__}: unknown fields {sorted(left)}")
-        return cls(**values)
+        value = cls(**values)
+        value.check_whole()
+        return value
 
 
 def _plain(value: Any) -> Any:
@@ -151,17 +182,22 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _check_extensions(where: str, extensions: Any) -> None:
-    if extensions is None:
-        return
+def check_extensions(where: str, extensions: Any) -> None:
+    """Raise unless this is an extension map that asks nothing of us: Malformed, or Unsupported for a critical one."""
     last = -1
     if type(extensions) is not list or not extensions:
         raise Malformed(f"{where}: the extension map is not a filled array")
     for pair in extensions:
         if type(pair) is not list or len(pair) != 2 or type(pair[0]) is not int or type(pair[1]) is not bytes:
             raise Malformed(f"{where}: an extension is not [number, bytes]")
-        if pair[0] <= last:
-            raise Malformed(f"{where}: extensions out of order")
+        if not last < pair[0] < 1 << 16:
+            raise Malformed(f"{where}: extensions out of order or out of bounds")
         last = pair[0]
         if last & 1:
             raise Unsupported(f"{where}: needs extension {last}, which this release does not know")
+
+
+def check_packed_extensions(where: str, packed: bytes | memoryview) -> None:
+    """The same for the encoded map in a binary head, where no bytes stand for an empty one."""
+    if packed:
+        check_extensions(where, cbor.decode(packed, EXTENSIONS_LIMIT))

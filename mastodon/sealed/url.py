@@ -11,12 +11,18 @@ from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote
 
 from mastodon.sealed.errors import Malformed
+from mastodon.sealed.schema import text
 
 DEFAULT_PORT = 7410
 KEY_LENGTH = 32
+LINE_LIMIT = 4096
+NAME_LIMIT = 255
+HOSTS_LIMIT = 8
+"""Hosts, and pins of each kind."""
 _FORM = re.compile(
     r"mastodon://(?P<name>[^:@/?#]+):(?P<secret>[^:@/?#]+)@(?P<hosts>[^/?#@]+)/?(?:\?(?P<query>[^#]*))?", re.A
 )
+_name = text(NAME_LIMIT)
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?", re.A)
 
 
@@ -42,7 +48,8 @@ class MachineUrl:
 
 def parse_url(line: str) -> MachineUrl:
     """The URL in ``line``. Raises Malformed, saying which part is wrong and never showing the secret."""
-    match = _FORM.fullmatch(line.strip())
+    line = line.strip()
+    match = _FORM.fullmatch(line) if len(line) <= LINE_LIMIT else None
     if match is None:
         raise Malformed("not a machine URL: expected mastodon://NAME:SECRET@HOST:PORT/?server=PIN&admin=PIN")
     servers, admins = [], []
@@ -55,7 +62,9 @@ def parse_url(line: str) -> MachineUrl:
             raise Malformed(f"the URL has an unknown part {name!r}: only server and admin may stand there")
     hosts = tuple(_parse_host(host) for host in match["hosts"].split(","))
     secret = decode_key(match["secret"], "the URL's secret")
-    return MachineUrl(unquote(match["name"]), secret, hosts, tuple(servers), tuple(admins))
+    if max(len(hosts), len(servers), len(admins)) > HOSTS_LIMIT:
+        raise Malformed(f"the URL names more than {HOSTS_LIMIT} hosts or pins of a kind")
+    return MachineUrl(_parse_name(match["name"]), secret, hosts, tuple(servers), tuple(admins))
 
 
 def encode_key(key: bytes) -> str:
@@ -74,9 +83,16 @@ def decode_key(value: str, what: str) -> bytes:
     return data
 
 
-def _parse_host(text: str) -> tuple[str, int]:
-    match = _HOST.fullmatch(text)
+def _parse_name(quoted: str) -> str:
+    try:
+        return str(_name(unquote(quoted, errors="strict")))
+    except ValueError:
+        raise Malformed(f"the URL's name is not {NAME_LIMIT} bytes of plain UTF-8") from None
+
+
+def _parse_host(host: str) -> tuple[str, int]:
+    match = _HOST.fullmatch(host)
     port = int(match["port"] or DEFAULT_PORT) if match else 0
     if match is None or not 0 < port < 65536:
-        raise Malformed(f"the URL's host {text!r} is not HOST or HOST:PORT")
+        raise Malformed(f"the URL's host {host!r} is not HOST or HOST:PORT")
     return match["host"].strip("[]"), port

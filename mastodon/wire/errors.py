@@ -9,6 +9,7 @@ from enum import IntEnum
 class ErrorCode(IntEnum):
     """Codes in an ERROR message; each says what the receiver should do. 32-127 are reserved."""
 
+    UNKNOWN = 0  # stands for a code of a later release; whether to retry is in the message
     MALFORMED = 1  # the message was not the format: a bug or an attack; the connection closes
     NOT_AUTHENTICATED = 2  # unknown machine, wrong signature, revoked: one answer for all
     REFUSED_VERB = 3  # not a verb of this port, or not now; the connection closes

@@ -9,9 +9,11 @@ from mastodon.wire.errors import FrameTooLong
 
 LENGTH = struct.Struct(">I")
 HEAD_SIZE = 5
+HELLO_FRAME_LIMIT = 4096
+"""Until the peer has proven who it is, so that strangers cost little memory. Limits count type byte and payload."""
 APPEND_FRAME_LIMIT = 1024 * 1024
-RESTORE_FRAME_LIMIT = 4 * 1024 * 1024 + 4096
-"""Counts type byte and payload."""
+RESTORE_FRAME_LIMIT = 4 * 1024 * 1024 + 128 * 1024
+"""Room for a whole book beside the statement that swaps it."""
 
 
 def encode_frame(kind: int, payload: bytes) -> bytes:
@@ -26,7 +28,8 @@ class FrameReader:
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
+        """May be raised between frames, once the peer is known."""
         self._buffer = bytearray()
         self._start = 0
         self._failed: FrameTooLong | None = None
@@ -37,7 +40,9 @@ class FrameReader:
         return len(self._buffer) - self._start
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the transport."""
+        """Take bytes from the transport; after an error they are dropped."""
+        if self._failed is not None:
+            return
         if self._start:
             del self._buffer[: self._start]
             self._start = 0
@@ -50,8 +55,9 @@ class FrameReader:
         if self.buffered < LENGTH.size:
             return None
         (length,) = LENGTH.unpack_from(self._buffer, self._start)
-        if not 1 <= length <= self._limit:
-            self._failed = FrameTooLong(f"a frame of {length} bytes, bound {self._limit}")
+        if not 1 <= length <= self.limit:
+            self._failed = FrameTooLong(f"a frame of {length} bytes, bound {self.limit}")
+            self._buffer, self._start = bytearray(), 0
             raise self._failed
         size = LENGTH.size + length
         return size if self.buffered >= size else None

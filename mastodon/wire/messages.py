@@ -6,13 +6,26 @@ part of the verb it is, the rest is the part's body: a deterministic CBOR map, b
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mastodon.sealed import cbor
-from mastodon.sealed.errors import FormatError
+from mastodon.sealed.errors import FormatError, Malformed
 from mastodon.sealed.order import SEALED_ORDER_LIMIT
+from mastodon.sealed.pack import PACK_LIMIT
 from mastodon.sealed.pair import ENVELOPE_LIMIT, PairRecord
-from mastodon.sealed.schema import Body, array, boolean, choice, key, octets, text, unsigned
+from mastodon.sealed.schema import (
+    Body,
+    Check,
+    array,
+    boolean,
+    choice,
+    clean_text,
+    key,
+    octets,
+    octets_or_none,
+    text,
+    unsigned,
+)
 from mastodon.sealed.snapshot import SnapshotRecord, SnapshotStatus
 from mastodon.wire.errors import RETRYABLE, BadMessage, ErrorCode, RemoteError, UnknownVerb
 from mastodon.wire.frame import APPEND_FRAME_LIMIT, encode_frame
@@ -47,23 +60,54 @@ class Reply(IntEnum):
     GOODBYE = 138
 
 
+def packed_ids(most: int, least: int = 1) -> Check:
+    """``least`` to ``most`` ids of 32 bytes, one after the other."""
+    bounded = octets(32 * least, 32 * most)
+
+    def check(value: Any) -> bytes:
+        if len(bounded(value)) % 32:
+            raise Malformed("ids are 32 bytes each")
+        return bytes(value)
+
+    return check
+
+
+def _error_code(value: Any) -> ErrorCode:
+    try:
+        return ErrorCode(_u16(value))
+    except ValueError as error:
+        if isinstance(error, FormatError):
+            raise
+        return ErrorCode.UNKNOWN
+
+
+_u16 = unsigned(16)
+
+
 @dataclass(frozen=True, slots=True)
 class Message(Body):
     """Base of all messages: the frame type, and for clients the part."""
 
     KIND: ClassVar[int]
     PART: ClassVar[int | None] = None
+    LIMIT: ClassVar[int] = 4096
+    """Bytes of the body."""
 
     def encode(self) -> bytes:
-        """The message as one frame."""
+        """The message as one frame. Raises Malformed for what the other end would not take."""
+        body = self.to_body()
+        self.from_body(body)
         part = b"" if self.PART is None else bytes((self.PART,))
-        return encode_frame(self.KIND, part + cbor.encode(self.to_body()))
+        packed = cbor.encode(body)
+        if len(packed) > self.LIMIT:
+            raise Malformed(f"{type(self).__name__}: {len(packed)} bytes, bound {self.LIMIT}")
+        return encode_frame(self.KIND, part + packed)
 
     @classmethod
     def decode(cls, payload: bytes) -> "Message":
         """The message in a payload (after the part byte). Raises BadMessage."""
         try:
-            return cls.from_body(cbor.decode(payload, APPEND_FRAME_LIMIT))
+            return cls.from_body(cbor.decode(payload, cls.LIMIT))
         except FormatError as error:
             raise BadMessage(f"{cls.__name__}: {error}") from None
 
@@ -73,7 +117,10 @@ class Message(Body):
 
 @dataclass(frozen=True, slots=True)
 class Hello(Message):
-    """Who the agent is, and what it remembers: the newest snapshot's sequence and record hash (0 and empty: none)."""
+    """Who the agent is, and what it remembers: the newest snapshot's sequence and record hash (0 and empty: none).
+
+    ``notices`` are Notice bits (snapshot.py), told here too in case no commit follows; ``features`` as in Greeting.
+    """
 
     KIND: ClassVar = Verb.CHECKIN
     PART: ClassVar = 1
@@ -83,9 +130,11 @@ class Hello(Message):
     signature: bytes = key(2, octets(64))
     run_nonce: bytes = key(3, octets(16))
     remembered_sequence: int = key(4, unsigned())
-    remembered_hash: bytes = key(5, octets(0, 32))
+    remembered_hash: bytes = key(5, octets_or_none(32))
     time_ns: int = key(6, unsigned())
     agent_version: str = key(7, text(64))
+    notices: int = key(8, unsigned(32), default=0)
+    features: int = key(9, unsigned(), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +165,10 @@ class Offer(Message):
 
     KIND: ClassVar = Verb.APPEND
     PART: ClassVar = 1
+    LIMIT: ClassVar = 32 * OFFER_LIMIT + 64
 
     number: int = key(0, unsigned(32))
-    ids: bytes = key(1, octets(32, 32 * OFFER_LIMIT))
+    ids: bytes = key(1, packed_ids(OFFER_LIMIT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +185,8 @@ class Piece(Message):
 
     @classmethod
     def decode(cls, payload: bytes) -> "Piece":
-        if not payload:
-            raise BadMessage("Piece: empty")
+        if not 0 < len(payload) < APPEND_FRAME_LIMIT:
+            raise BadMessage(f"Piece: {len(payload)} bytes")
         return cls(payload)
 
 
@@ -156,6 +206,7 @@ class NewPair(Message):
 
     KIND: ClassVar = Verb.APPEND
     PART: ClassVar = 4
+    LIMIT: ClassVar = PairRecord.LIMIT + ENVELOPE_LIMIT + 64
 
     record: bytes = key(0, octets(1, PairRecord.LIMIT))
     envelope: bytes = key(1, octets(1, ENVELOPE_LIMIT))
@@ -167,6 +218,7 @@ class NewSnapshot(Message):
 
     KIND: ClassVar = Verb.APPEND
     PART: ClassVar = 5
+    LIMIT: ClassVar = SnapshotRecord.LIMIT + 64
 
     record: bytes = key(0, octets(1, SnapshotRecord.LIMIT))
 
@@ -176,7 +228,8 @@ class NewSnapshot(Message):
 
 @dataclass(frozen=True, slots=True)
 class Greeting(Message):
-    """The server's first frame: a fresh nonce, the versions and features that it speaks."""
+    """The server's first frame: a fresh nonce, the versions that it speaks, its features: bits, none defined so far,
+    that say what it would take beyond the version's messages. A bit that is not known is ignored."""
 
     KIND: ClassVar = Reply.GREETING
 
@@ -190,19 +243,23 @@ class Greeting(Message):
 class Answer(Message):
     """HELLO was good. ``head_*`` name the newest snapshot committed (0 and empty: none), ``pair`` and ``stored_blobs``
     the newest pair record and how many blobs lie under it, ``mail`` sealed orders, ``pace`` bytes a second (0: free),
-    ``ledger_head`` the signed head of the server's ledger (may be empty)."""
+    ``ledger_head`` the signed head of the server's ledger (may be empty), ``pack_limit`` the longest pack and
+    ``window`` the most bytes of packs not yet acknowledged that the server takes."""
 
     KIND: ClassVar = Reply.ANSWER
+    LIMIT: ClassVar = APPEND_FRAME_LIMIT - 1
 
     time_ns: int = key(0, unsigned())
     epoch: int = key(1, unsigned())
     pace: int = key(2, unsigned())
     head_sequence: int = key(3, unsigned())
-    head_hash: bytes = key(4, octets(0, 32))
+    head_hash: bytes = key(4, octets_or_none(32))
     pair: bytes = key(5, octets(0, PairRecord.LIMIT))
     stored_blobs: int = key(6, unsigned())
     mail: tuple[bytes, ...] = key(7, array(octets(1, SEALED_ORDER_LIMIT), 4), default=())
     ledger_head: bytes = key(8, octets(0, 16384), default=b"")
+    pack_limit: int = key(9, unsigned(32), default=PACK_LIMIT)
+    window: int = key(10, unsigned(), default=2 * PACK_LIMIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,18 +297,23 @@ class Missing(Message):
     """The snapshot was not committed: it reaches these ids (32 bytes each), and they are not here."""
 
     KIND: ClassVar = Reply.MISSING
+    LIMIT: ClassVar = 32 * MISSING_LIMIT + 64
 
-    ids: bytes = key(0, octets(32, 32 * MISSING_LIMIT))
+    ids: bytes = key(0, packed_ids(MISSING_LIMIT))
     more: bool = key(1, boolean)
 
 
 @dataclass(frozen=True, slots=True)
 class Error(Message):
-    """Something was refused. After MALFORMED, NOT_AUTHENTICATED, REFUSED_VERB and VERSION the connection closes."""
+    """Something was refused; ``request`` names what on the restore port.
+
+    After MALFORMED, NOT_AUTHENTICATED, REFUSED_VERB and VERSION the connection closes.
+    """
 
     KIND: ClassVar = Reply.ERROR
+    LIMIT: ClassVar = 40 * 1024
 
-    code: ErrorCode = key(0, choice(ErrorCode))
+    code: ErrorCode = key(0, _error_code)
     retryable: bool = key(1, boolean)
     retry_after_s: int = key(2, unsigned(32))
     text: str = key(3, text(1024))
@@ -275,6 +337,7 @@ class Push(Message):
     """Sealed pieces that an order or the machine's own restore asked for (a later release sends it)."""
 
     KIND: ClassVar = Reply.PUSH
+    LIMIT: ClassVar = APPEND_FRAME_LIMIT - 1
 
     order: bytes = key(0, octets(16))
     data: bytes = key(1, octets(0, APPEND_FRAME_LIMIT))
@@ -323,6 +386,6 @@ def decode_server(kind: int, payload: bytes) -> Message:
 
 
 def make_error(code: ErrorCode, text: str, context: tuple[bytes, ...] = (), request: int = 0) -> Error:
-    """An ERROR message; whether it may be retried follows from its code."""
+    """An ERROR message; whether it may be retried follows from its code. Text and context are cut to their bounds."""
     retryable = code in RETRYABLE
-    return Error(code, retryable, 30 if retryable else 0, text, context, request)
+    return Error(code, retryable, 30 if retryable else 0, clean_text(text, 1024), context[:1024], request)

@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
 
-from mastodon.sealed import cbor
 from mastodon.sealed.book import BOOK_LIMIT
-from mastodon.sealed.errors import FormatError
-from mastodon.sealed.ledger_entries import MachineState, Role
+from mastodon.sealed.enrolment import Role
+from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.pair import ENVELOPE_LIMIT, PairRecord
 from mastodon.sealed.run import RunRecord
-from mastodon.sealed.schema import array, choice, key, octets, text, unsigned
+from mastodon.sealed.schema import array, choice, key, octets, octets_or_none, text, unsigned
 from mastodon.sealed.snapshot import SnapshotRecord
 from mastodon.sealed.statement import Statement
 from mastodon.wire.errors import BadMessage, UnknownVerb
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, encode_frame
-from mastodon.wire.messages import Error, Keepalive, Message
+from mastodon.wire.messages import Error, Keepalive, Message, packed_ids
 
 FETCH_LIMIT = 8192
 SNAPSHOTS_LIMIT = 1000
@@ -69,17 +68,9 @@ class RestoreReply(IntEnum):
 
 
 class RestoreMessage(Message):
-    """Base of messages on the restore port: bounded by that port's frames."""
+    """Base of messages on the restore port."""
 
     __slots__ = ()
-
-    @classmethod
-    def decode(cls, payload: bytes) -> "Message":
-        """Raises BadMessage."""
-        try:
-            return cls.from_body(cbor.decode(payload, RESTORE_FRAME_LIMIT))
-        except FormatError as error:
-            raise BadMessage(f"{cls.__name__}: {error}") from None
 
 
 # From the client
@@ -130,10 +121,11 @@ class RunsRequest(RestoreMessage):
     """Run records by id (32 bytes each)."""
 
     KIND: ClassVar = RestoreVerb.RUNS
+    LIMIT: ClassVar = 32 * FETCH_LIMIT + 128
 
     request: int = key(0, unsigned(32))
     machine: bytes = key(1, octets(32))
-    ids: bytes = key(2, octets(32, 32 * FETCH_LIMIT))
+    ids: bytes = key(2, packed_ids(FETCH_LIMIT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +134,11 @@ class FetchRequest(RestoreMessage):
     that the server has comes, the newest first."""
 
     KIND: ClassVar = RestoreVerb.FETCH
+    LIMIT: ClassVar = 32 * FETCH_LIMIT + 128
 
     request: int = key(0, unsigned(32))
     machine: bytes = key(1, octets(32))
-    ids: bytes = key(2, octets(32, 32 * FETCH_LIMIT))
+    ids: bytes = key(2, packed_ids(FETCH_LIMIT))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +155,7 @@ class StateRequest(RestoreMessage):
     """Do what a signed statement says; ``attachment`` is the book for SWAP_BOOK, else empty."""
 
     KIND: ClassVar = RestoreVerb.STATE
+    LIMIT: ClassVar = Statement.LIMIT + BOOK_LIMIT + 128
 
     request: int = key(0, unsigned(32))
     statement: bytes = key(1, octets(1, Statement.LIMIT))
@@ -177,9 +171,10 @@ class WhoItem(RestoreMessage):
     ``append_hosts`` where agents connect, host:port."""
 
     KIND: ClassVar = RestoreReply.WHO
+    LIMIT: ClassVar = 32 * 1024
 
     request: int = key(0, unsigned(32))
-    tenant: bytes = key(1, octets(0, 32))
+    tenant: bytes = key(1, octets_or_none(32))
     name: str = key(2, text(64))
     role: Role = key(3, choice(Role))
     servers: tuple[bytes, ...] = key(4, array(octets(32), 8))
@@ -194,6 +189,7 @@ class MachineItem(RestoreMessage):
     """A machine as the server knows it."""
 
     KIND: ClassVar = RestoreReply.MACHINE
+    LIMIT: ClassVar = 17 * 1024
 
     request: int = key(0, unsigned(32))
     enrolment: bytes = key(1, octets(1, 16384))
@@ -208,6 +204,7 @@ class SnapshotItem(RestoreMessage):
     """A snapshot record and the server's time of its commit."""
 
     KIND: ClassVar = RestoreReply.SNAPSHOT
+    LIMIT: ClassVar = SnapshotRecord.LIMIT + 128
 
     request: int = key(0, unsigned(32))
     record: bytes = key(1, octets(1, SnapshotRecord.LIMIT))
@@ -219,6 +216,7 @@ class PairItem(RestoreMessage):
     """A pair record (``reenvelope`` 0) or a re-envelope record (1), and its envelope."""
 
     KIND: ClassVar = RestoreReply.PAIR
+    LIMIT: ClassVar = PairRecord.LIMIT + ENVELOPE_LIMIT + 128
 
     request: int = key(0, unsigned(32))
     record: bytes = key(1, octets(1, PairRecord.LIMIT))
@@ -231,6 +229,7 @@ class RunItem(RestoreMessage):
     """A run record."""
 
     KIND: ClassVar = RestoreReply.RUN
+    LIMIT: ClassVar = RunRecord.LIMIT + 128
 
     request: int = key(0, unsigned(32))
     record: bytes = key(1, octets(1, RunRecord.LIMIT))
@@ -251,8 +250,8 @@ class DataItem(RestoreMessage):
 
     @classmethod
     def decode(cls, payload: bytes) -> "DataItem":
-        if len(payload) <= DATA_HEAD.size:
-            raise BadMessage("DataItem: empty")
+        if not DATA_HEAD.size < len(payload) < RESTORE_FRAME_LIMIT:
+            raise BadMessage(f"DataItem: {len(payload)} bytes")
         return cls(DATA_HEAD.unpack_from(payload)[0], payload[DATA_HEAD.size :])
 
 
@@ -261,6 +260,7 @@ class BookItem(RestoreMessage):
     """The newest book; no item where there is none yet."""
 
     KIND: ClassVar = RestoreReply.BOOK
+    LIMIT: ClassVar = BOOK_LIMIT + 128
 
     request: int = key(0, unsigned(32))
     book: bytes = key(1, octets(1, BOOK_LIMIT))
@@ -271,9 +271,10 @@ class Done(RestoreMessage):
     """The answer is whole; ``missing`` are ids asked for that are not here (32 bytes each)."""
 
     KIND: ClassVar = RestoreReply.DONE
+    LIMIT: ClassVar = 32 * FETCH_LIMIT + 128
 
     request: int = key(0, unsigned(32))
-    missing: bytes = key(1, octets(0, 32 * FETCH_LIMIT), default=b"")
+    missing: bytes = key(1, packed_ids(FETCH_LIMIT, 0), default=b"")
 
 
 REQUESTS: dict[int, type[Message]] = {
