@@ -2,8 +2,8 @@
 
 Promises:
 
-* TLS 1.3 and nothing else; no session tickets, no session cache, no early data, no compression: each
-  connection makes a whole handshake, so a removed certificate is out at the next one;
+* TLS 1.3 and nothing else; tickets and session cache off, no early data, no compression: what the client keeps
+  of a session is worth nothing, each connection makes a whole handshake;
 * a client that offers other protocols (ALPN) gets a fatal alert, one that offers none is dropped after
   the handshake; the application's protocol is made only when the handshake is done and ALPN fits;
 * the restore port demands possession of a client key and nothing more of the certificate: *whose* key it
@@ -15,8 +15,8 @@ Promises:
 Why a subclass: Twisted's TLSMemoryBIOProtocol hands the SSL object 16 KiB at a time, reads what comes out
 32 KiB at a time, takes 64 KiB from the socket and delivers each record by itself. Larger pieces and one delivery
 for each read from the socket save about a fifth of the CPU on the way in (0.6 to 0.85 s per GiB instead of 0.7
-to 1.1, loopback, two cores) and cost nothing on the way out. Every buffer stays below 128 KiB, where glibc starts to map
-and unmap memory for each allocation: with 256 KiB to 2 MiB the page faults made sending slower than the original.
+to 1.1, loopback, two cores) and cost nothing on the way out. Every buffer stays below 128 KiB, where glibc starts
+to map and unmap memory for each allocation: with 256 KiB to 2 MiB sending was slower than in the original.
 """
 
 from dataclasses import dataclass
