@@ -7,7 +7,7 @@ from collections.abc import Callable
 from mastodon.host.existing import Overwrite, Verdict
 from mastodon.sealed.entry import Entry, EntryType
 from tests.compare_trees import compare_trees
-from tests.test_tree_writer import MOMENT, OTHER_TOKEN, WriterCase, file_entry
+from tests.writer_case import MOMENT, OTHER_TOKEN, WriterCase, file_entry
 
 HOSTILE = (b"", b".", b"..", b"/", b"a/b", b"../x", b"/etc", b"a\0b", b"\0")
 
@@ -145,6 +145,8 @@ class Swapped(OutsideCase):
             def act(writer=writer) -> None:
                 writer.write_small((b"d",), file_entry(b"one", b"1"), b"1")
                 self.swap_directory()
+                writer.write_small((b"d",), file_entry(b"file", b"evil"), b"evil")
+                writer.verdict((), file_entry(b"at the root, so that d is closed"))
                 writer.write_small((b"d",), file_entry(b"file", b"evil"), b"evil")
                 writer.write_small((b"d", b"e"), file_entry(b"file", b"evil"), b"evil")
                 writer.make((b"d", b"e"), Entry(b"x", EntryType.FIFO))
