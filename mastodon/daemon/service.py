@@ -96,6 +96,13 @@ class MastodonService(Service):
         self._write_ports()
         self.started.callback(None)
 
+    @property
+    def store(self) -> Store:
+        """The store, once started."""
+        if self._store is None:
+            raise RuntimeError("the daemon has not started")
+        return self._store
+
     def port_number(self, index: int) -> int:
         """The number of the append (0) or restore (1) port that it listens on."""
         number: int = self._listening[index].getHost().port  # type: ignore[attr-defined]
