@@ -8,10 +8,14 @@ import struct
 from collections.abc import Sequence
 
 from mastodon.sealed import cbor
-from mastodon.sealed.entry import Place, check_first_use, decode_places, encode_places
+from mastodon.sealed.entry import Place, check_first_use, decode_places, encode_places, places_length
 from mastodon.sealed.errors import Malformed
 from mastodon.sealed.purposes import Purpose, hkdf_expand, keyed_hasher
 from mastodon.sealed.schema import EXTENSIONS, check_extensions
+
+__all__ = [
+    "MAP_LIMIT", "MAP_PLACES_LIMIT", "FileHasher", "decode_map", "encode_map", "file_hash_key", "places_length", "whole_hash",
+]  # fmt: skip
 
 MAP_LIMIT = 1024 * 1024
 MAP_PLACES_LIMIT = 1 << 16
@@ -71,8 +75,3 @@ def decode_map(plaintext: bytes, references: int) -> tuple[Place, ...]:
     if check_first_use(places) != references:
         raise Malformed("map: visible and sealed references differ")
     return places
-
-
-def places_length(places: Sequence[Place]) -> int:
-    """Bytes that these places stand for."""
-    return sum(place.length for place in places)

@@ -132,6 +132,11 @@ def decode_places(flat: Any, references: int) -> tuple[Place, ...]:
     return tuple(places)
 
 
+def places_length(places: Iterable[Place]) -> int:
+    """Bytes that these places stand for."""
+    return sum(place.length for place in places)
+
+
 def check_first_use(places: Iterable[Place], following: int = 0) -> int:
     """The reference that comes next after ``places``, if they use new ones in ascending order from ``following``.
 

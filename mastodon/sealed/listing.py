@@ -78,7 +78,7 @@ def encode_page(sections: Iterable[Section]) -> bytes:
         depths += len(before)
     if depths > NAMES_LIMIT:
         raise Malformed(f"a page of {depths} names in its directories, bound {NAMES_LIMIT}")
-    return cbor.encode({0: _pack_owners(users), 1: _pack_owners(groups), 2: packed})
+    return cbor.encode_ordered({0: _pack_owners(users), 1: _pack_owners(groups), 2: packed})
 
 
 def decode_page(plaintext: bytes, references: int) -> list[Section]:
@@ -99,8 +99,8 @@ def decode_page(plaintext: bytes, references: int) -> list[Section]:
         for entry in section.entries:
             if entry.places:
                 following = check_first_use(entry.places, following)
-                if entry.delta is not None:
-                    following = check_first_use(entry.delta.base_places, following)
+            if entry.delta is not None:
+                following = check_first_use(entry.delta.base_places, following)
     if following != references:
         raise Malformed("page: visible and sealed references differ")
     if {entry.uid for section in sections for entry in section.entries} != set(users):
