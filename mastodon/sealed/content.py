@@ -14,7 +14,8 @@ from mastodon.sealed.purposes import Purpose, hkdf_expand, keyed_hasher
 from mastodon.sealed.schema import EXTENSIONS, check_extensions
 
 __all__ = [
-    "MAP_LIMIT", "MAP_PLACES_LIMIT", "FileHasher", "decode_map", "encode_map", "file_hash_key", "places_length", "whole_hash",
+    "MAP_LIMIT", "MAP_PLACES_LIMIT", "FileHasher",
+    "decode_map", "encode_map", "file_hash_key", "places_length", "whole_hash",
 ]  # fmt: skip
 
 MAP_LIMIT = 1024 * 1024

@@ -183,6 +183,8 @@ def decode_entry(body: Any, users: dict[int, str], groups: dict[int, str], refer
         seen += 1
     if len(body) != seen:
         for number, value in body.items():
+            if value is None:
+                raise Malformed("entry: a field with nothing in it")
             if number > 8 or (number > 5 and kind is not EntryType.FILE):
                 _decode_field(entry, number, value, references)
         if (19 in body and entry.user == users.get(uid)) or (20 in body and entry.group == groups.get(gid)):
