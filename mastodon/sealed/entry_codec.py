@@ -158,7 +158,7 @@ _hash = octets(32)
 def decode_entry(body: Any, users: dict[int, str], groups: dict[int, str], references: int) -> Entry:
     """The entry in a page's map. Raises Malformed or Unsupported.
 
-    Written for the common file or directory, a restore decodes millions: the rest goes through _decode_field.
+    Written for the common file or directory, of which a restore decodes millions: the rest goes through _decode_rare.
     """
     if type(body) is not dict:
         raise Malformed("an entry is a map")
@@ -182,14 +182,9 @@ def decode_entry(body: Any, users: dict[int, str], groups: dict[int, str], refer
         entry.birth_ns = _time(birth)
         seen += 1
     if len(body) != seen:
-        for number, value in body.items():
-            if value is None:
-                raise Malformed("entry: a field with nothing in it")
-            if number > 8 or (number > 5 and kind is not EntryType.FILE):
-                _decode_field(entry, number, value, references)
+        _decode_rare(entry, body, references)
         if (19 in body and entry.user == users.get(uid)) or (20 in body and entry.group == groups.get(gid)):
             raise Malformed("entry: an owner's name that is the page's")
-        _check_rare(entry)
     if kind in TARGETED:
         _check_target(entry)
     return entry
@@ -214,6 +209,15 @@ def _decode_content(entry: Entry, body: dict[int, Any], references: int) -> int:
     if 18 not in body and sum([place.length for place in entry.places]) != size:
         raise Malformed("entry: places do not add up to the size")
     return 3
+
+
+def _decode_rare(entry: Entry, body: dict[int, Any], references: int) -> None:
+    for number, value in body.items():
+        if value is None:
+            raise Malformed("entry: a field with nothing in it")
+        if number > 8 or (number > 5 and entry.type is not EntryType.FILE):
+            _decode_field(entry, number, value, references)
+    _check_rare(entry)
 
 
 def _decode_field(entry: Entry, number: int, value: Any, references: int) -> None:
