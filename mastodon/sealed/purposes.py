@@ -45,7 +45,6 @@ class Purpose(Enum):
     PACK_CHECKSUM = "pack checksum"
     LEDGER_ENTRY = "ledger entry"
     LEDGER_ENTRY_HEAD = "ledger entry head"
-    SPOOL_MARKER = "spool marker"
     # HPKE infos
     RUN_SEAL = "run seal"
     ORDER_SEAL = "order seal"
