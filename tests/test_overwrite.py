@@ -45,7 +45,8 @@ class Policies(WriterCase):
         self.put("f", b"mine", 5)
         writer = self.writer()
         self.assertFalse(writer.write_small((), file_entry(b"f", b"theirs"), b"theirs"))
-        self.assertFalse(writer.make((), Entry(b"f", EntryType.SYMLINK, 0o777, os.geteuid(), os.getegid(), target=b"x")))
+        link = Entry(b"f", EntryType.SYMLINK, 0o777, os.geteuid(), os.getegid(), target=b"x")
+        self.assertFalse(writer.make((), link))
         file = writer.begin_file((), file_entry(b"f", b"theirs"))
         assert file is not None
         self.assertFalse(writer.finish_file(file))
