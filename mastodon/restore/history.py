@@ -1,0 +1,147 @@
+"""A machine's snapshot records: verified, in order, their chain looked at, and one chosen.
+
+Only records with the machine's signature count. Sequences without a gap whose predecessors are each other's hashes
+are the normal case; anything else is shown: a gap means that records are withheld, a fork that the machine was
+cloned, travelled in time, or that somebody else has its secret.
+"""
+
+import datetime
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mastodon.restore.errors import NotThere
+from mastodon.restore.trust import KnownMachine
+from mastodon.sealed.errors import FormatError, Mismatch
+from mastodon.sealed.record import record_hash
+from mastodon.sealed.snapshot import SnapshotRecord
+
+SECOND = 10**9
+_HASH_PREFIX = re.compile(r"[0-9a-f]{8,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot that the machine signed; ``server_time_ns`` is the server's word (0: unknown)."""
+
+    record: SnapshotRecord
+    hash: bytes
+    server_time_ns: int
+
+
+@dataclass(slots=True)
+class History:
+    """All snapshots shown, by sequence. ``warnings`` tell of gaps, forks and records passed over."""
+
+    snapshots: list[Snapshot] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    forked: bool = False
+
+    @property
+    def newest(self) -> Snapshot | None:
+        """The one with the highest sequence."""
+        return self.snapshots[-1] if self.snapshots else None
+
+
+def read_history(known: KnownMachine, offered: Iterable[tuple[bytes, int]]) -> History:
+    """Verify and order what a source shows; what does not verify is passed over with a warning."""
+    history = History()
+    seen: set[bytes] = set()
+    for data, time_ns in offered:
+        try:
+            record = SnapshotRecord.verify(data, known.public_key)
+            if record.machine != known.machine:
+                raise Mismatch("snapshot record of another machine")
+        except FormatError as error:
+            history.warnings.append(f"{known.name}: a snapshot record was passed over: {error}")
+            continue
+        digest = record_hash(data)
+        if digest not in seen:
+            seen.add(digest)
+            history.snapshots.append(Snapshot(record, digest, time_ns))
+    history.snapshots.sort(key=lambda one: (one.record.sequence, one.record.time_ns, one.hash))
+    _look_at_chain(known.name, history)
+    return history
+
+
+def choose(history: History, wanted: str) -> Snapshot:
+    """The snapshot that ``wanted`` names: ``latest``, a sequence number, the start of a hash, or a time.
+
+    A time (2026-11-24, 2026-11-24 07:00, with or without a zone) means the newest snapshot of that time or before.
+    """
+    if not history.snapshots:
+        raise NotThere("there is no snapshot of this machine")
+    if wanted == "latest":
+        return history.snapshots[-1]
+    if wanted.isascii() and wanted.isdigit() and len(wanted) < 20:
+        found = [one for one in history.snapshots if one.record.sequence == int(wanted)]
+        if len(found) > 1:
+            hashes = ", ".join(one.hash.hex()[:16] for one in found)
+            raise NotThere(f"there are {len(found)} snapshots {wanted} (a fork): name one by its hash: {hashes}")
+        if found:
+            return found[0]
+        if not _HASH_PREFIX.fullmatch(wanted):
+            raise NotThere(f"there is no snapshot {wanted}: {_extent(history)}")
+    if _HASH_PREFIX.fullmatch(wanted):
+        found = [one for one in history.snapshots if one.hash.hex().startswith(wanted)]
+        if len(found) == 1:
+            return found[0]
+        raise NotThere(f"{len(found)} snapshots have a hash that starts with {wanted}")
+    moment = parse_time(wanted)
+    earlier = [one for one in history.snapshots if one.record.time_ns <= moment]
+    if not earlier:
+        raise NotThere(f"there is no snapshot of {wanted} or before: {_extent(history)}")
+    return max(earlier, key=lambda one: (one.record.time_ns, one.record.sequence))
+
+
+def parse_time(text: str) -> int:
+    """Nanoseconds since 1970 of a date (its end) or time; local time where no zone stands. Raises NotThere."""
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise NotThere(
+            f"{text!r} names no snapshot: write latest, its number, the start of its hash, or a time like "
+            "2026-11-24 or '2026-11-24 07:00'"
+        ) from None
+    if len(text) <= 10:
+        moment += datetime.timedelta(days=1, microseconds=-1)
+    return int(moment.timestamp()) * SECOND + moment.microsecond * 1000
+
+
+def show_time(time_ns: int) -> str:
+    """A time as people read it, local, with its zone."""
+    try:
+        moment = datetime.datetime.fromtimestamp(time_ns // SECOND).astimezone()
+    except (OverflowError, ValueError, OSError):
+        return f"{time_ns} ns"
+    return moment.strftime("%Y-%m-%d %H:%M:%S %z")
+
+
+def _extent(history: History) -> str:
+    first, last = history.snapshots[0].record, history.snapshots[-1].record
+    return f"there are {first.sequence} ({show_time(first.time_ns)}) to {last.sequence} ({show_time(last.time_ns)})"
+
+
+def _look_at_chain(name: str, history: History) -> None:
+    by_sequence: dict[int, list[Snapshot]] = {}
+    for one in history.snapshots:
+        by_sequence.setdefault(one.record.sequence, []).append(one)
+    last = 0
+    for sequence, here in by_sequence.items():
+        if sequence != last + 1:
+            missing = f"snapshot {last + 1}" if sequence == last + 2 else f"snapshots {last + 1} to {sequence - 1}"
+            history.warnings.append(f"{name}: {missing} withheld or lost: the records go from {last} to {sequence}")
+        if len(here) > 1:
+            history.forked = True
+            history.warnings.append(f"{name}: two histories: {len(here)} snapshots have the number {sequence}")
+        before = {one.hash for one in by_sequence.get(sequence - 1, ())}
+        for one in here:
+            if before and one.record.predecessor not in before:
+                history.forked = True
+                history.warnings.append(f"{name}: snapshot {sequence} does not follow snapshot {sequence - 1}")
+            elif one.record.remembered != one.record.predecessor:
+                history.warnings.append(
+                    f"{name}: at snapshot {sequence} the machine remembered another one than the server: its state was "
+                    "lost, it travelled in time, or was cloned"
+                )
+        last = sequence

@@ -1,0 +1,134 @@
+"""The newest that was ever seen: of each machine its head, of the book its version. Nothing older is taken silently.
+
+One small JSON file (heads.json), written durably before anything that depends on it is done. Losing it costs the
+protection, not the backups: then whatever is shown first is taken, and its date is printed.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mastodon.host.durable import write_file
+from mastodon.restore.errors import RestoreError, WentBack
+from mastodon.restore.history import History, show_time
+
+LIMIT = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SeenHead:
+    """A machine's newest snapshot as it was seen at ``seen_ns``."""
+
+    sequence: int
+    hash: bytes
+    seen_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SeenBook:
+    """The newest version of the book, by its record hash."""
+
+    version: int
+    hash: bytes
+
+
+class Memory:
+    """heads.json of one admin's home; ``path`` None remembers nothing."""
+
+    def __init__(self, path: Path | None, clock_ns: Callable[[], int] = time.time_ns) -> None:
+        self._path = path
+        self._clock_ns = clock_ns
+        self._machines: dict[bytes, SeenHead] = {}
+        self._book: SeenBook | None = None
+        if path is not None and path.exists():
+            self._read(path)
+
+    def head(self, machine: bytes) -> SeenHead | None:
+        """The newest head seen of a machine."""
+        return self._machines.get(machine)
+
+    @property
+    def book(self) -> SeenBook | None:
+        """The newest book seen."""
+        return self._book
+
+    def check(self, name: str, machine: bytes, history: History) -> None:
+        """Raise WentBack when the history shown lacks the newest head that was seen."""
+        seen = self._machines.get(machine)
+        if seen is None:
+            return
+        newest = history.newest
+        when = show_time(seen.seen_ns)
+        if newest is None or newest.record.sequence < seen.sequence:
+            shown = f"snapshot {newest.record.sequence} as the newest" if newest else "no snapshot"
+            raise WentBack(
+                f"{name}: {shown} is shown, but snapshot {seen.sequence} was seen on {when}: newer ones are "
+                "withheld or lost. To take what is there, give --allow-older"
+            )
+        if all(one.hash != seen.hash for one in history.snapshots if one.record.sequence == seen.sequence):
+            raise WentBack(
+                f"{name}: another snapshot {seen.sequence} is shown than was seen on {when}: the history was "
+                "exchanged. To take what is there, give --allow-older"
+            )
+
+    def remember(self, machine: bytes, history: History) -> None:
+        """Note the newest head, durably, if it is newer than what was seen."""
+        newest = history.newest
+        if newest is None:
+            return
+        seen = self._machines.get(machine)
+        if seen is None or newest.record.sequence > seen.sequence:
+            self._machines[machine] = SeenHead(newest.record.sequence, newest.hash, self._clock_ns())
+            self._write()
+
+    def check_book(self, version: int, digest: bytes, previous: bytes) -> None:
+        """Raise WentBack for a book that is older than the newest seen, or of another history."""
+        seen = self._book
+        if seen is None:
+            return
+        if version < seen.version:
+            raise WentBack(f"book version {version} is shown, but {seen.version} was seen: the server went back")
+        if version == seen.version and digest != seen.hash:
+            raise WentBack(f"another book version {version} is shown than was seen: the book was exchanged")
+        if version == seen.version + 1 and previous != seen.hash:
+            raise WentBack(f"book version {version} does not follow the version {seen.version} that was seen")
+
+    def remember_book(self, version: int, digest: bytes) -> None:
+        """Note a book, durably."""
+        if self._book is None or version > self._book.version:
+            self._book = SeenBook(version, digest)
+            self._write()
+
+    def _read(self, path: Path) -> None:
+        try:
+            data = path.read_bytes()
+            if len(data) > LIMIT:
+                raise ValueError("too large")
+            content = json.loads(data)
+            for name, head in content["machines"].items():
+                seen = SeenHead(int(head["sequence"]), bytes.fromhex(head["hash"]), int(head["seen_ns"]))
+                self._machines[bytes.fromhex(name)] = seen
+            book = content.get("book")
+            if book:
+                self._book = SeenBook(int(book["version"]), bytes.fromhex(book["hash"]))
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise RestoreError(
+                f"{path} cannot be read ({error}). It remembers the newest snapshots seen; if it is lost for good, "
+                "remove it: then what the server shows next is taken as the newest"
+            ) from None
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        content: dict[str, Any] = {
+            "machines": {
+                machine.hex(): {"sequence": head.sequence, "hash": head.hash.hex(), "seen_ns": head.seen_ns}
+                for machine, head in sorted(self._machines.items())
+            }
+        }
+        if self._book is not None:
+            content["book"] = {"version": self._book.version, "hash": self._book.hash.hex()}
+        write_file(self._path, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")

@@ -1,0 +1,105 @@
+"""A look at one machine's backups: trust, history, a snapshot, its listing. For the admin's client and recovery."""
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+from mastodon.restore.blobs import BlobReader
+from mastodon.restore.errors import NotThere, WentBack
+from mastodon.restore.history import History, Snapshot, choose, read_history, show_time
+from mastodon.restore.memory import Memory
+from mastodon.restore.plan import Listing, LostPage, Page
+from mastodon.restore.source import Intake, Source
+from mastodon.restore.trust import KnownMachine, OpenEnvelope, Trust
+from mastodon.sealed.entry import Entry
+from mastodon.sealed.listing import Directory
+
+Warn = Callable[[str], None]
+
+
+class Session:
+    """Opened step by step: the history needs no key, a listing does. ``warn`` gets what the user should know."""
+
+    def __init__(
+        self, source: Source, known: KnownMachine, open_envelope: OpenEnvelope, memory: Memory, warn: Warn, *,
+        accept_pairs: bool = False, allow_older: bool = False,
+    ) -> None:  # fmt: skip
+        self.known = known
+        self._source = source
+        self._open_envelope = open_envelope
+        self._memory = memory
+        self._warn = warn
+        self._accept = accept_pairs
+        self._allow_older = allow_older
+
+    @cached_property
+    def history(self) -> History:
+        """The machine's snapshots, checked against the newest seen before. Raises WentBack."""
+        history = read_history(self.known, self._source.snapshots(self.known.machine))
+        for warning in history.warnings:
+            self._warn(warning)
+        try:
+            self._memory.check(self.known.name, self.known.machine, history)
+        except WentBack as error:
+            if not self._allow_older:
+                raise
+            self._warn(str(error))
+        else:
+            self._memory.remember(self.known.machine, history)
+        return history
+
+    @cached_property
+    def trust(self) -> Trust:
+        """The machine's pairs and what opens them."""
+        pairs = self._source.pairs(self.known.machine)
+        trust = Trust(self.known, pairs, self._open_envelope, accept_pairs=self._accept)
+        for warning in trust.warnings:
+            self._warn(warning)
+        for stranger in trust.strangers():
+            self._warn(
+                f"{self.known.name}: sealing pair {stranger.record.number} of {show_time(stranger.record.time_ns)} is "
+                "not known to the book; what is sealed to it is read with --accept-pair only"
+            )
+        return trust
+
+    @cached_property
+    def reader(self) -> BlobReader:
+        """Opens the machine's blobs."""
+        return BlobReader(Intake(self._source, self.known.machine), self.trust)
+
+    def snapshot(self, wanted: str) -> Snapshot:
+        """The snapshot that ``wanted`` names. Raises NotThere."""
+        return choose(self.history, wanted)
+
+    def listing(self, snapshot: Snapshot) -> Listing:
+        """The listing of a snapshot. Raises Distrusted or Locked."""
+        return Listing(self.reader, snapshot)
+
+
+def entries_in(listing: Listing, directory: Directory) -> Iterator[tuple[Page, Entry] | LostPage]:
+    """The entries of one directory, by binary search for its pages."""
+    first = max(0, listing.root.page_of((directory, b"")))
+    last = listing.root.page_of((directory, b"\xff" * 256))
+    for page in listing.pages(range(first, last + 1)):
+        if isinstance(page, LostPage):
+            yield page
+            continue
+        for section in page.sections:
+            if section.directory == directory:
+                for entry in section.entries:
+                    yield page, entry
+
+
+def find_entry(listing: Listing, path: Directory) -> tuple[Page, Entry]:
+    """One entry by its path, by binary search. Raises NotThere."""
+    directory, name = path[:-1], path[-1]
+    index = listing.root.page_of((directory, name))
+    if index >= 0:
+        (page,) = listing.pages([index])
+        if isinstance(page, LostPage):
+            raise NotThere(str(page))
+        for section in page.sections:
+            if section.directory == directory:
+                for entry in section.entries:
+                    if entry.name == name:
+                        return page, entry
+    raise NotThere("there is nothing of that name in the snapshot")
