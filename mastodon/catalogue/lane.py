@@ -81,4 +81,4 @@ class OwnMainland:
         (result,) = ended
         if isinstance(result, Failure):
             result.raiseException()
-        return result  # type: ignore[return-value]
+        return result

@@ -129,7 +129,7 @@ CREATE TABLE sealings (
     pair INTEGER NOT NULL,
     start INTEGER NOT NULL,
     size INTEGER NOT NULL,
-    PRIMARY KEY (blob, pack)
+    PRIMARY KEY (blob, pack, start)
 ) WITHOUT ROWID;
 CREATE INDEX sealings_pack ON sealings (pack);
 

@@ -1,0 +1,181 @@
+"""What each type of ledger entry changes in the SQLite catalogue.
+
+Promises: entries are followed in the order of the chain, each once; a removed certificate stays removed and a first
+enrolment stays what it was, whatever the ledger says later.
+"""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mastodon.sealed.book import Book
+from mastodon.sealed.enrolment import AdminRequest, Enrolment
+from mastodon.sealed.ledger import Head, LedgerEntry
+from mastodon.sealed.ledger_entries import (
+    AdminAdded,
+    BookSwapped,
+    CertificateAdded,
+    CertificateRemoved,
+    EntryBody,
+    Event,
+    MachineEnrolled,
+    MachineState,
+    MachineStateSet,
+    PairAdded,
+    SnapshotCommitted,
+)
+from mastodon.sealed.pair import PairRecord, ReenvelopeRecord
+from mastodon.sealed.record import record_hash
+from mastodon.sealed.snapshot import SnapshotRecord
+from mastodon.sealed.statement import Statement
+
+MOST = (1 << 63) - 1
+"""SQLite's integers are signed; a later time than this is as good as never."""
+
+
+def applied(db: sqlite3.Connection) -> Head | None:
+    """The head up to which the ledger was followed."""
+    row = db.execute("SELECT chain, sequence, hash FROM applied").fetchone()
+    return Head(*row) if row else None
+
+
+def apply(db: sqlite3.Connection, entries: Sequence[tuple[LedgerEntry, Head]]) -> None:
+    """Follow the entries behind the head; the ones before it are passed over."""
+    before = applied(db)
+    reached = before.sequence if before else 0
+    head = before
+    for entry, after in entries:
+        if entry.sequence <= reached:
+            continue
+        if entry.body is not None:
+            _apply_one(db, entry, entry.body)
+        head = after
+    if head is not None and head != before:
+        db.execute("INSERT OR REPLACE INTO applied VALUES (1, ?, ?, ?)", (head.chain, head.sequence, head.hash))
+
+
+def _apply_one(db: sqlite3.Connection, entry: LedgerEntry, body: EntryBody) -> None:
+    statement = getattr(body, "statement", b"")
+    if statement:
+        said = Statement.read_unverified(statement)
+        db.execute("UPDATE tenants SET counter = max(counter, ?) WHERE tenant = ?", (said.counter, said.tenant))
+    change = CHANGES.get(type(body))
+    if change is not None:
+        change(db, entry, body)
+
+
+def _admin(db: sqlite3.Connection, entry: LedgerEntry, body: AdminAdded) -> None:
+    request = AdminRequest.open(body.request)
+    db.execute(
+        "INSERT OR IGNORE INTO tenants (tenant, name, order_key, successor, request, added_ns) VALUES (?,?,?,?,?,?)",
+        (body.tenant, body.name, request.order_key, request.successor, body.request, entry.time_ns),
+    )
+
+
+def _certificate(db: sqlite3.Connection, entry: LedgerEntry, body: CertificateAdded) -> None:
+    db.execute(
+        "INSERT OR IGNORE INTO certificates SELECT ?,?,?,?,?,?,?,? "
+        "WHERE NOT EXISTS (SELECT 1 FROM removed_certificates WHERE pin = ?)",
+        (body.pin, body.tenant, int(body.role), body.label, body.machine, body.root, min(body.expires_ns, MOST),
+         entry.time_ns, body.pin),
+    )  # fmt: skip
+
+
+def _certificate_removed(db: sqlite3.Connection, entry: LedgerEntry, body: CertificateRemoved) -> None:
+    db.execute("DELETE FROM certificates WHERE pin = ?", (body.pin,))
+    db.execute("INSERT OR IGNORE INTO removed_certificates VALUES (?, ?)", (body.pin, entry.time_ns))
+
+
+def _machine(db: sqlite3.Connection, entry: LedgerEntry, body: MachineEnrolled) -> None:
+    said = Enrolment.open(body.enrolment)
+    db.execute(
+        "INSERT OR IGNORE INTO machines (machine, tenant, public_key, handle, generation, enrolment, state) "
+        "VALUES (?,?,?,?,?,?,?)",
+        (said.machine, said.tenant, said.public_key, said.handle, said.generation, body.enrolment,
+         int(MachineState.ACTIVE)),
+    )  # fmt: skip
+
+
+def _machine_state(db: sqlite3.Connection, entry: LedgerEntry, body: MachineStateSet) -> None:
+    final = (int(MachineState.CLOSED), int(MachineState.RETIRED))
+    db.execute(
+        "UPDATE machines SET state = ? WHERE machine = ? AND state NOT IN (?, ?)",
+        (int(body.state), body.machine, *final),
+    )
+
+
+def _pair(db: sqlite3.Connection, entry: LedgerEntry, body: PairAdded) -> None:
+    machine = _number(db, body.machine)
+    if machine is None:
+        return
+    kind = ReenvelopeRecord if body.reenvelope else PairRecord
+    said = kind.read_unverified(body.record)
+    db.execute(
+        "INSERT OR IGNORE INTO envelopes VALUES (?,?,?,?,?,?,?,?)",
+        (entry.sequence, machine, said.pair, body.reenvelope, record_hash(body.record), body.record, body.envelope,
+         entry.time_ns),
+    )  # fmt: skip
+    if isinstance(said, ReenvelopeRecord):
+        db.execute("UPDATE pairs SET reenveloped = 1 WHERE machine = ? AND pair = ?", (machine, said.pair))
+        return
+    db.execute(
+        "INSERT OR IGNORE INTO pairs (machine, pair, public_key) VALUES (?,?,?)",
+        (machine, said.pair, said.public_key),
+    )
+    # Under a new pair nothing is there yet, so nothing is closed either.
+    db.execute(
+        "UPDATE machines SET closure = closure + 1, "
+        "pair = (SELECT number FROM pairs WHERE machine = ? AND pair = ?) WHERE number = ?",
+        (machine, said.pair, machine),
+    )
+    db.execute("UPDATE blobs SET closed = 0 WHERE machine = ? AND closed = 1", (machine,))
+
+
+def _snapshot(db: sqlite3.Connection, entry: LedgerEntry, body: SnapshotCommitted) -> None:
+    said = SnapshotRecord.read_unverified(body.record)
+    machine = _number(db, said.machine)
+    if machine is None:
+        return
+    name = record_hash(body.record)
+    db.execute(
+        "INSERT OR IGNORE INTO snapshots VALUES (?,?,?,?,?,?,?,?)",
+        (machine, said.sequence, name, int(said.status), said.root, body.record, entry.time_ns, entry.clock_trusted),
+    )
+    db.execute(
+        "UPDATE machines SET head_sequence = ?, head_hash = ?, snapshots = snapshots + 1, seen_ns = max(seen_ns, ?) "
+        "WHERE number = ?",
+        (said.sequence, name, entry.time_ns, machine),
+    )
+
+
+def _book(db: sqlite3.Connection, entry: LedgerEntry, body: BookSwapped) -> None:
+    said = Book.read_unverified(body.book)
+    db.execute(
+        "INSERT OR REPLACE INTO books VALUES (?,?,?,?)", (said.tenant, said.version, record_hash(body.book), body.book)
+    )
+
+
+def _event(db: sqlite3.Connection, entry: LedgerEntry, body: Event) -> None:
+    db.execute(
+        "INSERT OR IGNORE INTO events VALUES (?,?,?,?,?,?)",
+        (entry.sequence, body.code, body.tenant, body.machine, body.detail, entry.time_ns),
+    )
+
+
+def _number(db: sqlite3.Connection, machine: bytes) -> int | None:
+    row = db.execute("SELECT number FROM machines WHERE machine = ?", (machine,)).fetchone()
+    return row[0] if row else None
+
+
+CHANGES: dict[type[EntryBody], Callable[[sqlite3.Connection, LedgerEntry, Any], None]] = {
+    AdminAdded: _admin,
+    CertificateAdded: _certificate,
+    CertificateRemoved: _certificate_removed,
+    MachineEnrolled: _machine,
+    MachineStateSet: _machine_state,
+    PairAdded: _pair,
+    SnapshotCommitted: _snapshot,
+    BookSwapped: _book,
+    Event: _event,
+}
+"""What is not here is kept by the ledger alone, until a release that asks for it."""

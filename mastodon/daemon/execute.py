@@ -1,0 +1,190 @@
+"""Who may do what: statements signed by admins, and the operator's commands. All of it ends in the ledger.
+
+Promises: one thing at a time; a statement is taken only if the tenant's order key signed it for this server, in time,
+and newer than the last; what a statement says already holds is answered as done, without another entry; removal of a
+certificate is terminal. Unknown and another tenant's machine give one answer.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from twisted.internet.defer import DeferredLock
+
+from mastodon.catalogue.interface import Catalogue, Tenant
+from mastodon.daemon.errors import Conflict, NotAllowed, NotFound
+from mastodon.daemon.ledger_writer import LedgerWriter
+from mastodon.sealed.book import Book
+from mastodon.sealed.enrolment import AdminRequest, Enrolment
+from mastodon.sealed.errors import FormatError
+from mastodon.sealed.ledger_entries import (
+    AdminAdded,
+    BookSwapped,
+    CertificateAdded,
+    CertificateRemoved,
+    MachineEnrolled,
+    MachineState,
+    MachineStateSet,
+    Role,
+)
+from mastodon.sealed.record import record_hash
+from mastodon.sealed.statement import (
+    CertificateContent,
+    MachineContent,
+    PinContent,
+    Statement,
+    StatementVerb,
+    check_statement,
+    decode_content,
+)
+
+COUNTER_MOST = (1 << 63) - 1
+NAME_MOST = 64
+REGISTRABLE = frozenset({Role.ADMIN, Role.MONITOR})
+STATES: dict[StatementVerb, MachineState] = {
+    StatementVerb.DISABLE_MACHINE: MachineState.DISABLED,
+    StatementVerb.ENABLE_MACHINE: MachineState.ACTIVE,
+    StatementVerb.CLOSE_GENERATION: MachineState.CLOSED,
+}
+
+
+class Authority:
+    """Lives in the reactor's thread."""
+
+    def __init__(
+        self, catalogue: Catalogue, ledger: LedgerWriter, servers: frozenset[bytes], now_ns: Callable[[], int]
+    ) -> None:
+        self._catalogue = catalogue
+        self._ledger = ledger
+        self._servers = servers
+        self._now_ns = now_ns
+        self._lock = DeferredLock()
+
+    async def execute(self, tenant: bytes, pin: bytes, statement: bytes, attachment: bytes) -> None:
+        """Do what a statement says. Raises Refused."""
+        async with self._lock:
+            certificate = await self._catalogue.certificate(pin)
+            row = await self._catalogue.tenant(tenant)
+            if certificate is None or certificate.tenant != tenant or certificate.role is not Role.ADMIN or row is None:
+                raise NotFound("unknown")
+            try:
+                said = check_statement(
+                    statement, row.order_key, tenant, self._servers, row.counter, self._now_ns()
+                )
+                if said.counter > COUNTER_MOST:
+                    raise NotAllowed("the statement's counter is out of bounds")
+                do = VERBS.get(said.verb)
+                if do is None:
+                    raise NotAllowed(f"this release does not carry out {said.verb.name} statements")
+                if attachment and said.verb is not StatementVerb.SWAP_BOOK:
+                    raise NotAllowed("nothing is attached to this statement")
+                await do(self, row, said, statement, attachment)
+            except FormatError as error:
+                raise NotAllowed(str(error)) from None
+
+    async def _enrol(self, tenant: Tenant, said: Statement, statement: bytes, attachment: bytes) -> None:
+        enrolment = Enrolment.open(said.content)
+        if enrolment.tenant != tenant.tenant or not self._servers.intersection(enrolment.servers):
+            raise NotAllowed("the enrolment is for another tenant or server")
+        owner = await self._catalogue.owner(enrolment.machine)
+        if owner is not None and owner != tenant.tenant:
+            raise Conflict("this machine is enrolled already")
+        if owner is None:
+            await self._ledger.append(MachineEnrolled(said.content, statement))
+
+    async def _swap_book(self, tenant: Tenant, said: Statement, statement: bytes, attachment: bytes) -> None:
+        name = record_hash(attachment)
+        if said.content != name:
+            raise NotAllowed("the statement names another book than the one attached")
+        book = Book.verify(attachment, tenant.order_key)
+        version, newest, _ = await self._catalogue.book(tenant.tenant)
+        if name == newest:
+            return
+        if book.tenant != tenant.tenant or book.version > COUNTER_MOST:
+            raise NotAllowed("the book of another tenant, or of a version out of bounds")
+        if book.version != version + 1 or book.previous != newest:
+            raise Conflict(f"the newest book here is version {version}: read it, and make your change to that")
+        await self._ledger.append(BookSwapped(attachment, statement))
+
+    async def _register(self, tenant: Tenant, said: Statement, statement: bytes, attachment: bytes) -> None:
+        wanted = decode_content(CertificateContent, said.content)
+        if wanted.role not in REGISTRABLE:
+            raise NotAllowed(f"a certificate with the role {wanted.role.name.lower()} is not registered this way")
+        await self._add_certificate(
+            CertificateAdded(wanted.pin, tenant.tenant, wanted.role, wanted.label, statement)
+        )
+
+    async def _add_certificate(self, wanted: CertificateAdded) -> None:
+        if await self._catalogue.is_removed(wanted.pin):
+            raise NotAllowed("this key was removed, which is for ever: make a new one")
+        known = await self._catalogue.certificate(wanted.pin)
+        if known is None:
+            await self._ledger.append(wanted)
+        elif (known.tenant, known.role) != (wanted.tenant, wanted.role):
+            raise Conflict("this key is registered already: one key, one admin, one role")
+
+    async def _remove(self, tenant: Tenant, said: Statement, statement: bytes, attachment: bytes) -> None:
+        pin = decode_content(PinContent, said.content).pin
+        known = await self._catalogue.certificate(pin)
+        if known is None or known.tenant != tenant.tenant:
+            raise NotFound("no certificate with this pin")
+        await self._ledger.append(CertificateRemoved(pin, statement))
+
+    async def _set_state(self, tenant: Tenant, said: Statement, statement: bytes, attachment: bytes) -> None:
+        content = decode_content(MachineContent, said.content)
+        account = await self._catalogue.account(content.machine)
+        if account is None or account.tenant != tenant.tenant:
+            raise NotFound("no such machine")
+        state = STATES[said.verb]
+        if account.state is state:
+            return
+        if account.state in (MachineState.CLOSED, MachineState.RETIRED):
+            raise NotAllowed(f"the machine is {account.state.name.lower()}, which is final")
+        await self._ledger.append(MachineStateSet(content.machine, state, statement, content.snapshot))
+
+    # The operator's
+
+    async def add_admin(self, name: str, request: bytes) -> Tenant:
+        """Take an admin's request; doing it again changes nothing. Raises Refused."""
+        async with self._lock:
+            try:
+                said = AdminRequest.open(request)
+            except FormatError as error:
+                raise NotAllowed(f"the request cannot be taken: {error}") from None
+            if not name or len(name.encode("utf-8")) > NAME_MOST or not name.isprintable():
+                raise NotAllowed(f"an admin's name has 1 to {NAME_MOST} printable characters")
+            for known in await self._catalogue.tenants():
+                if known.name == name and known.tenant != said.tenant:
+                    raise Conflict(f"there is another admin of the name {name!r}")
+                if known.name != name and known.tenant == said.tenant:
+                    raise Conflict(f"this admin is registered already, as {known.name!r}")
+            wanted = CertificateAdded(said.client, said.tenant, Role.ADMIN, said.label, b"")
+            if await self._catalogue.is_removed(said.client):
+                raise NotAllowed("the request's client key was removed, which is for ever: make a new one")
+            if await self._catalogue.tenant(said.tenant) is None:
+                await self._ledger.append(AdminAdded(said.tenant, name, request))
+            await self._add_certificate(wanted)
+            row = await self._catalogue.tenant(said.tenant)
+            assert row is not None
+            return row
+
+    async def remove_certificate(self, pin: bytes) -> None:
+        """For ever, at once. Raises Refused."""
+        async with self._lock:
+            if await self._catalogue.is_removed(pin):
+                return
+            if await self._catalogue.certificate(pin) is None:
+                raise NotFound("no certificate with this pin is registered")
+            await self._ledger.append(CertificateRemoved(pin, b""))
+
+
+Verb = Callable[[Authority, Tenant, Statement, bytes, bytes], Awaitable[None]]
+
+# All that a statement can do in this release; the rest of StatementVerb is refused.
+VERBS: dict[StatementVerb, Verb] = {
+    StatementVerb.ENROL: Authority._enrol,
+    StatementVerb.SWAP_BOOK: Authority._swap_book,
+    StatementVerb.REGISTER_CERTIFICATE: Authority._register,
+    StatementVerb.REMOVE_CERTIFICATE: Authority._remove,
+    StatementVerb.DISABLE_MACHINE: Authority._set_state,
+    StatementVerb.ENABLE_MACHINE: Authority._set_state,
+    StatementVerb.CLOSE_GENERATION: Authority._set_state,
+}

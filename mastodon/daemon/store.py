@@ -1,0 +1,430 @@
+"""The store: the one facade that the ports use. It joins spools, ledger writer and catalogue.
+
+Promises: what a Deferred has acknowledged is durable (P9); a session that was displaced writes nothing more; what one
+tenant asks is never answered from another's machines (P6). Every failure that a port may pass on is a Refused.
+
+It is called from one thread, the reactor's; clock, randomness, disk and reactor are handed in.
+"""
+
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from mastodon import __version__
+from mastodon.catalogue.interface import Account, Catalogue, CatalogueDamaged, Certificate, MachineRow, Tenant, Totals
+from mastodon.catalogue.sqlite import SqliteCatalogue, remove_files
+from mastodon.daemon.closure import Closure
+from mastodon.daemon.commits import CommitResult, Commits
+from mastodon.daemon.config import Config, SpoolConfig
+from mastodon.daemon.errors import Displaced, NotFound, StoreError, Unavailable
+from mastodon.daemon.events import EventBound, EventCode
+from mastodon.daemon.execute import Authority
+from mastodon.daemon.heads import HeadsFile
+from mastodon.daemon.intake import Intake
+from mastodon.daemon.ledger_writer import LedgerWriter
+from mastodon.daemon.opening import (
+    CATALOGUE,
+    OpenedLedger,
+    StateLock,
+    compare_all,
+    head_text,
+    open_catalogue,
+    open_spools,
+)
+from mastodon.daemon.pack_receiver import PackReceiver
+from mastodon.daemon.spool import Spool
+from mastodon.daemon.spools import SpoolMemory, Spools
+from mastodon.host.certificates import CertificateError, load_certificate, load_key, spki_pin
+from mastodon.host.durable import SYSTEM_DISK, Disk, DiskError
+from mastodon.host.spool_layout import pack_name
+from mastodon.sealed.blob import LEVELS
+from mastodon.sealed.ledger import Head
+from mastodon.sealed.ledger_entries import ChainStarted, Event
+
+__all__ = [
+    "Account", "Certificate", "CommitResult", "Located", "MachineRow", "PackReceiver", "Store", "Tenant", "open_store",
+]  # fmt: skip
+
+THREADS = 8
+CLOSING_BUDGET = 1 << 16
+"""References that one offer may make the server look at, to find out that offered pages are whole."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where blobs lie: (path, offset, length), each range holding whole blobs that were asked for; and what is not
+    there."""
+
+    ranges: list[tuple[str, int, int]]
+    missing: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolStatus:
+    """A spool, for the operator. ``offline`` is empty while it is in use."""
+
+    path: str
+    spool: str
+    generation: int
+    weight: int
+    usable: int
+    offline: str
+
+
+class Store:
+    """See the module's promises. ``locked`` says why credentials are disabled; empty in ordinary times."""
+
+    log = Logger()
+
+    def __init__(
+        self, state: Path, spools: Sequence[SpoolConfig], servers: Sequence[bytes], ledger_key: Ed25519PrivateKey,
+        reactor: Any, now_ns: Callable[[], int], random: Callable[[int], bytes], disk: Disk = SYSTEM_DISK,
+    ) -> None:  # fmt: skip
+        self.now_ns = now_ns
+        self.locked = ""
+        self._state = state
+        self._configs = tuple(spools)
+        self._servers = tuple(servers)
+        self._reactor = reactor
+        self._random = random
+        self._disk = disk
+        self._heads = HeadsFile(state, ledger_key, disk)
+        self._pool = ThreadPool(0, THREADS, "store")
+        self._lock: StateLock | None = None
+        self._spools = Spools((), SpoolMemory(state, disk))
+        self._catalogue: Catalogue | None = None
+        self._ledger: LedgerWriter | None = None
+        self._intake: Intake | None = None
+        self._commits: Commits | None = None
+        self._authority: Authority | None = None
+        self._epoch = 0
+        self._epochs: dict[bytes, int] = {}
+        self._seen: dict[bytes, int] = {}
+        self._bound = EventBound()
+        self._names = 0
+
+    # Life
+
+    def start(self) -> "Deferred[None]":
+        """Open everything, reconcile it. Fails with StoreError."""
+        return Deferred.fromCoroutine(self._start())
+
+    async def _start(self) -> None:
+        self._lock = StateLock(self._state)
+        self._pool.start()
+        try:
+            await self._open()
+        except BaseException as error:
+            await self._shut()
+            if isinstance(error, DiskError | OSError):
+                raise StoreError(str(error)) from error
+            raise
+
+    async def _open(self) -> None:
+        self._spools = Spools(self._configs, SpoolMemory(self._state, self._disk), self._disk)
+        opened: OpenedLedger = await self._in_thread(open_spools, self._spools, self._heads, self._random)
+        for spool in self._spools.all:
+            if not spool.online:
+                self.log.error("spool offline: {reason}", reason=spool.offline)
+        self.locked = opened.locked
+        if self.locked:
+            self.log.critical("{reason}", reason=self.locked)
+        path = self._state / CATALOGUE
+        self._catalogue, last_ns = await open_catalogue(
+            lambda: SqliteCatalogue(path, self._reactor), lambda: remove_files(path), self._spools, opened.head,
+            self._in_thread,
+        )  # fmt: skip
+        self._ledger = LedgerWriter(
+            self._spools, self._heads, self._reactor, self.now_ns, self._catalogue.apply, self._spool_failed
+        )
+        await self._ledger.open(opened.head, last_ns)
+        self._intake = Intake(
+            self._spools, self._catalogue, self._in_thread, self.now_ns, self._spool_failed, self._record_of_machine
+        )
+        self._commits = Commits(self._intake, self._ledger, self.now_ns)
+        self._authority = Authority(self._catalogue, self._ledger, frozenset(self._servers), self.now_ns)
+        await self._reconcile(opened)
+
+    async def _reconcile(self, opened: OpenedLedger) -> None:
+        assert self._catalogue is not None and self._ledger is not None
+        if opened.fresh:
+            await self._ledger.append(ChainStarted(self._servers, self._heads.public_key, __version__))
+        for spool, found in await compare_all(self._catalogue, self._spools, self._in_thread):
+            if found.added or found.found:
+                self.log.info("{spool}: {n} packs taken in", spool=spool.path, n=found.added + len(found.found))
+            for path, reason in found.strange:
+                self.log.error("{path}: {reason}", path=path, reason=reason)
+                self.record(EventCode.PACK_STRANGE, detail=f"{path.name}: {reason}")
+            if found.lost:
+                self.log.error("{spool}: {n} packs are gone", spool=spool.path, n=len(found.lost))
+                self.record(EventCode.PACK_LOST, detail=f"{len(found.lost)} packs, first {found.lost[0].hex()}")
+
+    def stop(self) -> "Deferred[None]":
+        """Let the catalogue take in what was acknowledged, remember the head, close."""
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        if self._intake is not None:
+            await self._intake.drain()
+        await self._shut()
+
+    async def _shut(self) -> None:
+        ledger, catalogue = self._ledger, self._catalogue
+        self._intake = self._commits = self._authority = self._ledger = self._catalogue = None
+        if ledger is not None:
+            await ledger.stop()
+        if catalogue is not None:
+            await catalogue.close()
+        await self._in_thread(lambda: None)
+        self._pool.stop()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    # The append port
+
+    def account(self, machine: bytes) -> "Deferred[Account | None]":
+        """The machine's account, None for one that is not known."""
+        return self._do(self._ready().account(machine))
+
+    def machine_session(self, machine: bytes) -> int:
+        """A new session of the machine begins; what older ones still write is refused as Displaced."""
+        self._epoch += 1
+        self._epochs[machine] = self._epoch
+        self._seen[machine] = self.now_ns()
+        return self._epoch
+
+    def stored(self, machine: bytes, ids: Sequence[bytes]) -> "Deferred[set[bytes]]":
+        """The ids that need not be sent: there under the countable pairs; pages and maps only with all below them."""
+        return self._do(self._stored(machine, ids))
+
+    async def _stored(self, machine: bytes, ids: Sequence[bytes]) -> set[bytes]:
+        catalogue = self._ready()
+        behind = self._intake is not None and self._intake.is_behind(machine)
+        states = await catalogue.blob_states(machine, ids, behind)
+        there = {one: state for one, state in states.items() if state.present}
+        whole = {one for one, state in there.items() if state.closed or not LEVELS[state.kind]}
+        unsure = [one for one in there if one not in whole]
+        if unsure:
+            whole |= (await Closure(catalogue, machine, CLOSING_BUDGET).walk(unsure)).whole
+        return whole
+
+    def begin_pack(self, machine: bytes, epoch: int) -> PackReceiver:
+        """Begin to receive a pack."""
+        self._ready()
+        assert self._intake is not None
+        self._names += 1
+        name = f"{self._names}-{self._random(8).hex()}.pack"
+        return PackReceiver(self._intake, machine, name, self._demand_current(machine, epoch))
+
+    def add_pair(self, machine: bytes, record: bytes, envelope: bytes, epoch: int) -> "Deferred[bytes]":
+        """Take a pair record and its envelope; fires with the record hash when they are durable."""
+        self._ready()
+        assert self._commits is not None
+        return self._do(self._commits.add_pair(machine, record, envelope, self._demand_current(machine, epoch)))
+
+    def commit(self, machine: bytes, record: bytes, epoch: int) -> "Deferred[CommitResult]":
+        """Commit a snapshot record, or say what it lacks."""
+        self._ready()
+        assert self._commits is not None
+        return self._do(self._commits.commit(machine, record, self._demand_current(machine, epoch)))
+
+    def signed_head(self) -> bytes:
+        """The ledger's durable head, signed."""
+        self._ready()
+        assert self._ledger is not None
+        return self._ledger.signed_head()
+
+    @property
+    def head(self) -> Head:
+        """The ledger's durable head."""
+        self._ready(unlocked=False)
+        assert self._ledger is not None
+        return self._ledger.durable_head
+
+    # The restore port
+
+    def certificate(self, pin: bytes) -> "Deferred[Certificate | None]":
+        """What is registered for a client key; None also for one that expired by the server's clock."""
+
+        def judge(found: Certificate | None) -> Certificate | None:
+            expired = found is not None and found.expires_ns and found.expires_ns <= self.now_ns()
+            return None if expired else found
+
+        return self._do(self._ready().certificate(pin)).addCallback(judge)
+
+    def who(self, tenant: bytes) -> "Deferred[Tenant]":
+        """The admin. Fails with NotFound."""
+        return self._do(self._who(tenant))
+
+    async def _who(self, tenant: bytes) -> Tenant:
+        found = await self._ready().tenant(tenant)
+        if found is None:
+            raise NotFound("unknown")
+        return found
+
+    def machines(self, tenant: bytes) -> "Deferred[list[MachineRow]]":
+        """The tenant's machines."""
+
+        def seen(rows: list[MachineRow]) -> list[MachineRow]:
+            return [replace(row, seen_ns=max(row.seen_ns, self._seen.get(row.machine, 0))) for row in rows]
+
+        return self._do(self._ready().machines(tenant)).addCallback(seen)
+
+    def snapshots(self, tenant: bytes, machine: bytes, first: int, limit: int) -> "Deferred[list[tuple[bytes, int]]]":
+        """Snapshot records from a sequence on, with the server's time of their commit."""
+        return self._of_tenant(tenant, machine, lambda catalogue: catalogue.snapshots(machine, first, limit))
+
+    def pairs(self, tenant: bytes, machine: bytes) -> "Deferred[list[tuple[bytes, bytes, bool]]]":
+        """Pair and re-envelope records with their envelopes, oldest first."""
+        return self._of_tenant(tenant, machine, lambda catalogue: catalogue.pairs(machine))
+
+    def runs(self, tenant: bytes, machine: bytes, ids: Sequence[bytes]) -> "Deferred[list[bytes]]":
+        """Run records by id."""
+        return self._of_tenant(tenant, machine, lambda catalogue: catalogue.runs(machine, ids))
+
+    def locate(self, tenant: bytes, machine: bytes, ids: Sequence[bytes]) -> "Deferred[Located]":
+        """Where every sealing of the ids lies: newest pack first, in each the order of the pack."""
+        return self._do(self._locate(tenant, machine, ids))
+
+    async def _locate(self, tenant: bytes, machine: bytes, ids: Sequence[bytes]) -> Located:
+        online = {spool.uuid: spool for spool in self._spools.online}
+        places = await self._of_tenant(
+            tenant, machine, lambda catalogue: catalogue.locate(machine, ids, list(online))
+        )
+        ranges: list[tuple[str, int, int]] = []
+        for place in places:
+            path = str(online[place.spool].path / pack_name(place.day, place.pack))
+            if ranges and ranges[-1][0] == path and sum(ranges[-1][1:]) == place.start:
+                ranges[-1] = (path, ranges[-1][1], ranges[-1][2] + place.size)
+            else:
+                ranges.append((path, place.start, place.size))
+        there = {place.blob for place in places}
+        return Located(ranges, [one for one in dict.fromkeys(ids) if one not in there])
+
+    def book(self, tenant: bytes) -> "Deferred[bytes]":
+        """The tenant's newest book, b"" before the first."""
+        return self._do(self._ready().book(tenant)).addCallback(lambda found: found[2])
+
+    def execute(self, tenant: bytes, pin: bytes, statement: bytes, attachment: bytes) -> "Deferred[None]":
+        """Do what a statement says."""
+        self._ready()
+        assert self._authority is not None
+        return self._do(self._authority.execute(tenant, pin, statement, attachment))
+
+    # The operator
+
+    def add_admin(self, name: str, request: bytes) -> "Deferred[Tenant]":
+        """Take an admin's request."""
+        self._ready()
+        assert self._authority is not None
+        return self._do(self._authority.add_admin(name, request))
+
+    def list_admins(self) -> "Deferred[list[Tenant]]":
+        """All admins with their certificates."""
+        return self._do(self._ready().tenants())
+
+    def remove_certificate(self, pin: bytes) -> "Deferred[None]":
+        """Remove a client key for ever."""
+        self._ready()
+        assert self._authority is not None
+        return self._do(self._authority.remove_certificate(pin))
+
+    def totals(self) -> "Deferred[Totals]":
+        """How much there is."""
+        return self._do(self._ready(unlocked=False).totals())
+
+    def list_spools(self) -> list[SpoolStatus]:
+        """The configured spools, as they are."""
+        return [
+            SpoolStatus(
+                str(spool.path), spool.uuid.hex(), spool.marker.generation if spool.marker else 0, spool.weight,
+                spool.usable() if spool.online else 0, spool.offline,
+            )
+            for spool in self._spools.all
+        ]  # fmt: skip
+
+    def head_text(self) -> str:
+        """The ledger's head as the operator confirms it."""
+        return head_text(self.head)
+
+    def record(self, code: EventCode, tenant: bytes = b"", machine: bytes = b"", detail: str = "") -> None:
+        """Put an event into the ledger, unless there were too many of its kind in this hour."""
+        if self._ledger is None or not self._bound.allows(code, tenant or machine, self.now_ns()):
+            return
+        plain = "".join(c if c.isprintable() else "?" for c in detail)
+        text = plain.encode("utf-8", "replace")[:1000].decode("utf-8", "ignore")
+        event = Event(int(code), tenant, machine, text)
+        self._ledger.append(event).addErrback(lambda failure: self.log.failure("an event was not written", failure))
+
+    # Inside
+
+    def _record_of_machine(self, code: EventCode, machine: bytes, detail: str) -> None:
+        self.log.warn("machine {machine}: {detail}", machine=machine.hex(), detail=detail)
+        self.record(code, machine=machine, detail=detail)
+
+    def _spool_failed(self, spool: Spool, reason: str) -> None:
+        spool.offline = spool.offline or reason
+        self.log.error("spool offline: {reason}", reason=reason)
+        self.record(EventCode.SPOOL_OFFLINE, detail=f"{spool.uuid.hex()}: {reason}")
+
+    def _in_thread(self, function: Callable[..., T], *args: Any) -> "Deferred[T]":
+        return deferToThreadPool(self._reactor, self._pool, function, *args)
+
+    def _demand_current(self, machine: bytes, epoch: int) -> Callable[[], None]:
+        def check() -> None:
+            if self._epochs.get(machine) != epoch:
+                raise Displaced("a newer session of this machine took over")
+
+        return check
+
+    def _ready(self, unlocked: bool = True) -> Catalogue:
+        if self._catalogue is None or self._ledger is None:
+            raise Unavailable("the store is not open: try again")
+        if unlocked and self.locked:
+            raise Unavailable("the server waits for its operator: see its log")
+        return self._catalogue
+
+    def _of_tenant(
+        self, tenant: bytes, machine: bytes, ask: Callable[[Catalogue], "Deferred[T]"]
+    ) -> "Deferred[T]":
+        async def answer() -> T:
+            catalogue = self._ready()
+            if not tenant or await catalogue.owner(machine) != tenant:
+                raise NotFound("no such machine")
+            return await ask(catalogue)
+
+        return self._do(answer())
+
+    def _do(self, work: "Deferred[T] | Coroutine[Deferred[Any], Any, T]") -> "Deferred[T]":
+        outcome = work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)
+        return outcome.addErrback(self._note_damage)
+
+    def _note_damage(self, failure: Failure) -> Failure:
+        if failure.check(CatalogueDamaged) is not None:
+            self.log.critical("{reason}: restart the daemon, it makes the catalogue anew", reason=str(failure.value))
+        return failure
+
+
+def open_store(config: Config, reactor: Any, now_ns: Callable[[], int], disk: Disk = SYSTEM_DISK) -> Store:
+    """The store that a configuration describes, not started yet. Raises StoreError."""
+    try:
+        ledger_key = load_key(config.keys.ledger_key)
+        server = spki_pin(load_certificate(config.keys.server_certificate))
+    except CertificateError as error:
+        raise StoreError(str(error)) from None
+    if not isinstance(ledger_key, Ed25519PrivateKey):
+        raise StoreError(f"{config.keys.ledger_key}: the ledger key has to be an Ed25519 key")
+    return Store(
+        config.state, config.spools, (server, *config.keys.spare_pins), ledger_key, reactor, now_ns, os.urandom, disk
+    )
