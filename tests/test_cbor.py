@@ -51,7 +51,7 @@ REFUSED = {
     "text that is a surrogate": "63eda080",
     "an array cut short": "8200",
     "bytes cut short": "4361",
-    "an array nested 17 deep": "81" * 17 + "00",
+    "an item inside 17 arrays": "81" * 17 + "00",
 }  # fmt: skip
 
 
@@ -93,10 +93,12 @@ class CborTests(SynchronousTestCase):
                 cbor.decode(b"\x81" + bytes.fromhex(data), LIMIT)
 
     def test_sixteen_deep_is_taken(self):
-        """The bound on nesting is where it is said to be."""
-        self.assertEqual(
-            cbor.decode(bytes.fromhex("81" * 15 + "80"), LIMIT), cbor.decode(b"\x81" * 15 + b"\x80", LIMIT)
-        )
+        """An item may stand inside 16 arrays, and not inside 17."""
+        value: list = []
+        for _ in range(16):
+            value = [value]
+        self.assertEqual(cbor.decode(b"\x81" * 16 + b"\x80", LIMIT), value)
+        self.assertRaises(Malformed, cbor.decode, b"\x81" * 17 + b"\x80", LIMIT)
 
     def test_limit_comes_first(self):
         """Longer than its bound is refused without a look inside."""

@@ -13,6 +13,7 @@ import cbor2
 from mastodon.sealed.errors import Malformed
 
 MAX_DEPTH = 16
+"""In so many arrays and maps, one in the other, an item may stand."""
 PLAIN = (int, bytes, str, bool, type(None))
 
 
