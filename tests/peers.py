@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mastodon.host.certificates import Identity, spki_pin
+from mastodon.sealed import cbor
 from mastodon.sealed.blob import BlobKind, BlobSealer, blob_id
 from mastodon.sealed.hpke import SealingKey
 from mastodon.sealed.listing import Root, Section, encode_page, first_key
 from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.sealed.pack import PackWriter
 from mastodon.sealed.pair import EnvelopeMode, PairRecord, envelope_hash
-from mastodon.sealed.record import record_hash
+from mastodon.sealed.record import HEAD, MAGIC, SUITE, Record, record_hash
+from mastodon.sealed.record import VERSION as FORMAT
 from mastodon.sealed.run import make_run, run_id
 from mastodon.sealed.snapshot import SnapshotRecord, SnapshotStatus
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader, encode_frame
@@ -61,6 +64,13 @@ def client_context(
             certificates.write_bytes(b"".join(one.certificate_pem() for one in (identity, *chain)))
             context.load_cert_chain(certificates, key)
     return context
+
+
+def sign_anyhow(record: Record, key: Ed25519PrivateKey) -> bytes:
+    """A record signed as it is, also where no honest program would: what an attacker with the key can make."""
+    body = cbor.encode(record.to_body())
+    signed = HEAD.pack(MAGIC, record.TYPE, FORMAT, SUITE, 0, 0, 0, len(body)) + body
+    return signed + key.sign(record.PURPOSE.prefix + signed)
 
 
 class Peer:
@@ -147,12 +157,12 @@ class AppendPeer(Peer):
 class TinyMachine:
     """A machine with a pair and a run, that seals what the test tells it."""
 
-    def __init__(self, secret: MachineSecret, number: int = 0, previous: bytes = b"", salt: bytes = b"") -> None:
+    def __init__(self, secret: MachineSecret, number: int = 1, previous: bytes = b"", salt: bytes = b"") -> None:
         self.secret = secret
-        self.private = SealingKey(bytes([number + 1]) * 32)
+        self.private = SealingKey(bytes([number]) * 32)
         self.envelope = b"an OpenPGP message, opaque to the server" + salt
         self.pair = PairRecord(
-            secret.machine_id, bytes([number + 1]) * 16, 1, number, previous, self.private.public_key,
+            secret.machine_id, bytes([number]) * 16, 1, number, previous, self.private.public_key,
             EnvelopeMode.PASSPHRASE, (), bytes(32), envelope_hash(self.envelope),
         )  # fmt: skip
         self.pair_record = self.pair.sign(secret.signing_key)
@@ -190,7 +200,7 @@ class TinyMachine:
             "status": SnapshotStatus.COMPLETE, "counts": (), "time_ns": 1, "root": root, "run_nonce": b"r" * 16,
             "predecessor": predecessor, "remembered": b"",
         }  # fmt: skip
-        return SnapshotRecord(**{**values, **changes}).sign(self.secret.signing_key)
+        return sign_anyhow(SnapshotRecord(**{**values, **changes}), self.secret.signing_key)
 
     # Over the wire
 

@@ -281,10 +281,10 @@ class AdditionTests(AppendPortTestCase):
             with self.server.append_peer() as peer:
                 peer.enter(machine.secret)
                 for record in (
-                    machine.snapshot(root, 1, b""),
+                    machine.snapshot(root, 1, b"", time_ns=2),
+                    machine.snapshot(root, 0, first),
                     machine.snapshot(root, 5, b""),
                     machine.snapshot(root, 2, b"p" * 32),
-                    machine.snapshot(root, 0, first),
                     machine.snapshot(root, 2, first, pair=b"?" * 16),
                     other.snapshot(root, 2, first),
                     machine.snapshot(root, 2, first)[:-1] + b"\0",
@@ -311,7 +311,7 @@ class AdditionTests(AppendPortTestCase):
             codes = []
             with self.server.append_peer() as peer:
                 peer.enter(machine.secret)
-                for number in range(1, 60):
+                for number in range(2, 60):
                     following = TinyMachine(machine.secret, number, record_hash(newest.pair_record))
                     try:
                         following.send_pair(peer)

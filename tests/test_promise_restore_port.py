@@ -11,12 +11,18 @@ from cryptography.x509.oid import NameOID
 from twisted.internet.defer import Deferred
 
 from mastodon.host.certificates import Identity, make_identity
-from mastodon.sealed import cbor
 from mastodon.sealed.blob import BlobKind
-from mastodon.sealed.book import BookContent, Card, make_book
+from mastodon.sealed.book import BookContent, Card, Generation, make_book
 from mastodon.sealed.ledger_entries import Role
+from mastodon.sealed.machine_secret import MachineSecret, id_key_commitment
 from mastodon.sealed.record import record_hash
-from mastodon.sealed.statement import StatementVerb
+from mastodon.sealed.statement import (
+    CertificateContent,
+    MachineContent,
+    PinContent,
+    StatementVerb,
+    encode_content,
+)
 from mastodon.wire.errors import ErrorCode
 from mastodon.wire.messages import Error, Message
 from mastodon.wire.restore_messages import (
@@ -106,12 +112,12 @@ class CertificateTests(ServerTestCase):
 
         def attack() -> None:
             second = fresh_identity("second")
-            register = cbor.encode({0: second.pin, 1: int(Role.ADMIN), 2: "second"})
+            register = encode_content(CertificateContent(second.pin, Role.ADMIN, "second"))
             self.server.state(self.tenant, StatementVerb.REGISTER_CERTIFICATE, register)
             self.assertTrue(self.served(second))
             with RestorePeer(self.server.restore_port, second) as peer:
                 self.assertIsInstance(peer.ask(WhoRequest)[0], WhoItem)
-                self.server.state(self.tenant, StatementVerb.REMOVE_CERTIFICATE, second.pin)
+                self.server.state(self.tenant, StatementVerb.REMOVE_CERTIFICATE, encode_content(PinContent(second.pin)))
                 self.assertEqual([self.code(item) for item in peer.ask(WhoRequest)], [ErrorCode.NOT_AUTHENTICATED])
                 self.assertTrue(peer.closed())
             self.assertTrue(self.refused(second))
@@ -127,11 +133,11 @@ class CertificateTests(ServerTestCase):
 
         def attack() -> None:
             second = fresh_identity("second")
-            register = cbor.encode({0: second.pin, 1: int(Role.ADMIN), 2: "second"})
+            register = encode_content(CertificateContent(second.pin, Role.ADMIN, "second"))
             self.server.state(self.tenant, StatementVerb.REGISTER_CERTIFICATE, register)
             with RestorePeer(self.server.restore_port, second) as peer:
                 peer.ask(WhoRequest)
-                self.server.state(self.tenant, StatementVerb.REMOVE_CERTIFICATE, second.pin)
+                self.server.state(self.tenant, StatementVerb.REMOVE_CERTIFICATE, encode_content(PinContent(second.pin)))
                 self.assertTrue(peer.closed())
 
         return self.thread(attack)
@@ -194,7 +200,7 @@ class TenantTests(ServerTestCase):
             server = self.server.identity.pin
 
             def ask() -> None:
-                close = cbor.encode({0: machine.secret.machine_id})
+                close = encode_content(MachineContent(machine.secret.machine_id))
                 theirs = bob.statement(server, StatementVerb.CLOSE_GENERATION, close)
                 posing = bob.statement(server, StatementVerb.CLOSE_GENERATION, close, tenant=self.tenant.secret.tenant)
                 for tenant, statement in ((bob, theirs), (self.tenant, theirs), (bob, posing), (self.tenant, posing)):
@@ -239,7 +245,7 @@ class StatementTests(ServerTestCase):
 
         def attack() -> None:
             server = self.server.identity.pin
-            content = cbor.encode({0: fresh_identity().pin, 1: int(Role.ADMIN), 2: "x"})
+            content = encode_content(CertificateContent(fresh_identity().pin, Role.ADMIN, "x"))
             verb = StatementVerb.REGISTER_CERTIFICATE
             good = self.tenant.statement(server, verb, content)
             self.assertIsInstance(self.answer(good), Done)
@@ -260,7 +266,9 @@ class StatementTests(ServerTestCase):
 
         def book(version: int, previous: bytes, name: str) -> bytes:
             secret = self.tenant.secret
-            content = BookContent((Card(name, b"h" * 16, ()),))
+            machine = MachineSecret(b"m" * 32)
+            keys = machine.public_key, machine.order_key.public_key, id_key_commitment(machine.id_key)
+            content = BookContent((Card(name, b"h" * 16, (Generation(machine.machine_id, *keys, 1),)),))
             return make_book(
                 content, secret.tenant, version, previous, secret.book_key, secret.order_key, os.urandom(16)
             )

@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
 
+from mastodon.daemon.admission import Admission
 from mastodon.daemon.connection import FramedConnection
 from mastodon.daemon.errors import PackRefused, Refused
 from mastodon.daemon.scheduling import Scheduler
@@ -19,7 +20,7 @@ from mastodon.wire import append_server
 from mastodon.wire.append_server import AppendSession, Close, LookUp, Open, Perform, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, WireError
 from mastodon.wire.fair import Kind
-from mastodon.wire.frame import APPEND_FRAME_LIMIT
+from mastodon.wire.frame import APPEND_FRAME_LIMIT, HELLO_FRAME_LIMIT
 from mastodon.wire.messages import (
     MISSING_LIMIT,
     Answer,
@@ -41,7 +42,12 @@ from mastodon.wire.messages import (
 BYTES_OUTSTANDING = 1024 * 1024
 """Bytes of a connection's pieces that may wait for the disk before no more frames are taken."""
 JOBS_OUTSTANDING = 32
+OFFERS_OUTSTANDING = 4
+"""Each may make the catalogue look thousands of ids up, and all machines' look-ups stand in one line."""
 HELLO_S = 20.0
+PROGRESS_LOGGED_S = 60.0
+REFUSALS_LOGGED = 50
+"""Lines in the log for one session; a hostile machine must not fill the disk that the log is on."""
 
 
 class AppendConnection(FramedConnection):
@@ -50,7 +56,7 @@ class AppendConnection(FramedConnection):
     kind = Kind.APPEND
 
     def __init__(self, port: "AppendPort", nonce: bytes) -> None:
-        super().__init__(port.scheduler, port.clock, APPEND_FRAME_LIMIT, port.silence_s)
+        super().__init__(port.scheduler, port.clock, HELLO_FRAME_LIMIT, port.silence_s)
         self._port = port
         self._store = port.store
         self._session = AppendSession(nonce, port.server_pin)
@@ -60,6 +66,9 @@ class AppendConnection(FramedConnection):
         self._machine = b""
         self._receiver: PackReceiver | None = None
         self._bytes = 0
+        self._offers = 0
+        self._refusals = 0
+        self._progress_logged = 0.0
         self._jobs: set[Deferred[Any]] = set()
         self._pairs: Deferred[Any] = succeed(None)
         self._hello_timer: IDelayedCall | None = None
@@ -82,11 +91,19 @@ class AppendConnection(FramedConnection):
         """Whether there is room for more work."""
         if self._session.state is append_server.State.AUTHENTICATING:
             return False
-        return self._bytes < BYTES_OUTSTANDING and len(self._jobs) < JOBS_OUTSTANDING
+        return (
+            self._bytes < BYTES_OUTSTANDING and len(self._jobs) < JOBS_OUTSTANDING and self._offers < OFFERS_OUTSTANDING
+        )
+
+    def dismissed(self) -> None:
+        """Told to close: another session may begin, and this connection makes room when room is needed."""
+        self._port.admission.dismiss(self)
+        if self._machine:
+            self._port.sessions.release(self._machine, self)
 
     def gone(self) -> None:
         """Let go of the session and of an unfinished pack."""
-        self._port.connections.discard(self)
+        self._port.admission.leave(self)
         if self._hello_timer is not None and self._hello_timer.active():
             self._hello_timer.cancel()
         if self._machine:
@@ -136,13 +153,19 @@ class AppendConnection(FramedConnection):
     def _open(self, hello: Hello) -> None:
         account = self._account
         assert account is not None  # the session opens only for a key that was found
+        if self.over:
+            return  # it left while it was looked up
         self.run_nonce = hello.run_nonce
         if not self._port.sessions.claim(account.machine, self, self.clock.seconds()):
             self._end(ErrorCode.BUSY, "another session of this machine is alive: is another run going on?")
             return
         self._machine = account.machine
+        if not self._port.admission.prove(self, account.machine):
+            self._end(ErrorCode.UNAVAILABLE, "the server has as many connections as it takes: try again in a minute")
+            return
         self._epoch = self._store.machine_session(account.machine)
         self.belong_to(account.machine)
+        self.raise_limit(APPEND_FRAME_LIMIT)
         # The head is read again under the new epoch: the session before may just have committed.
         self._job(lambda: self._store.account(account.machine), lambda fresh: self._answer(fresh, hello))
 
@@ -175,16 +198,26 @@ class AppendConnection(FramedConnection):
             case NewSnapshot():
                 self._commit(message)
             case Progress():
-                self.log.debug(
-                    "machine {machine}: {files} files, {bytes} bytes so far",
-                    machine=self._machine.hex(), files=message.files, bytes=message.content_bytes,
-                )  # fmt: skip
+                self._log_progress(message)
             case Finish():
                 self._finish(message)
 
+    def _log_progress(self, progress: Progress) -> None:
+        now = self.clock.seconds()
+        if now - self._progress_logged >= PROGRESS_LOGGED_S:
+            self._progress_logged = now
+            self.log.debug(
+                "machine {machine}: {files} files, {bytes} bytes so far",
+                machine=self._machine.hex(), files=progress.files, bytes=progress.content_bytes,
+            )  # fmt: skip
+
     def _take_piece(self, data: bytes) -> None:
         if self._receiver is None:
-            self._receiver = self._store.begin_pack(self._machine, self._epoch)
+            try:
+                self._receiver = self._store.begin_pack(self._machine, self._epoch)
+            except Refused as refused:
+                self._end(refused.code, refused.text)
+                return
         self._bytes += len(data)
 
         def written(_: Any) -> None:
@@ -205,8 +238,14 @@ class AppendConnection(FramedConnection):
 
     def _answer_offer(self, offer: Offer) -> None:
         ids = [offer.ids[at : at + 32] for at in range(0, len(offer.ids), 32)]
+        self._offers += 1
+
+        def over(result: Any) -> Any:
+            self._offers -= 1
+            return result
+
         self._job(
-            lambda: self._after_pairs(lambda: self._store.stored(self._machine, ids)),
+            lambda: self._after_pairs(lambda: self._store.stored(self._machine, ids)).addBoth(over),
             lambda stored: self._run_effects(self._session.wanted(offer.number, offer.ids, stored)),
         )
 
@@ -220,10 +259,10 @@ class AppendConnection(FramedConnection):
             return result
 
         def start(_: Any) -> Deferred[bytes]:
-            return self._store.add_pair(self._machine, pair.record, pair.envelope, self._epoch).addBoth(done)
+            return self._store.add_pair(self._machine, pair.record, pair.envelope, self._epoch)
 
         self._job(
-            lambda: self._branch(before).addCallback(start),
+            lambda: self._branch(before).addCallback(start).addBoth(done),
             lambda _: self._run_effects(self._session.durable(name)),
             (name,),
         )
@@ -260,7 +299,10 @@ class AppendConnection(FramedConnection):
         finished: Deferred[None] = Deferred()
         self._jobs.add(finished)
 
-        def end(_: Any) -> None:
+        def end(result: Any) -> None:
+            if isinstance(result, Failure):
+                self.log.failure("append port: internal error", result)
+                self.cut()
             self._jobs.discard(finished)
             finished.callback(None)
             self.woken()
@@ -273,10 +315,7 @@ class AppendConnection(FramedConnection):
     def _failed(self, failure: Failure, about: tuple[bytes, ...]) -> None:
         if failure.check(Refused):
             refused: Refused = failure.value
-            self.log.warn(
-                "machine {machine}: {code}: {text}",
-                machine=self._machine.hex(), code=refused.code.name, text=refused.text,
-            )  # fmt: skip
+            self._log_refusal(refused)
             context = about + (refused.context if isinstance(refused, PackRefused) else ())
             error = make_error(refused.code, refused.text[:1000], context[:1024])
         else:
@@ -286,6 +325,15 @@ class AppendConnection(FramedConnection):
             self._end(error.code, error.text)
         else:
             self._run_effects(self._session.refused(error))
+
+    def _log_refusal(self, refused: Refused) -> None:
+        self._refusals += 1
+        if self._refusals <= REFUSALS_LOGGED:
+            self.log.warn(
+                "machine {machine}: {code}: {text}{end}",
+                machine=self._machine.hex(), code=refused.code.name, text=refused.text,
+                end="; no more is logged of this session" if self._refusals == REFUSALS_LOGGED else "",
+            )  # fmt: skip
 
     def _after_pairs(self, start: Callable[[], Any]) -> Any:
         return self._branch(self._pairs).addCallback(lambda _: start())
@@ -310,7 +358,7 @@ class AppendPort(ServerFactory):
 
     def __init__(
         self, store: Store, scheduler: Scheduler, clock: IReactorTime, random: Callable[[int], bytes],
-        server_pin: bytes, connections_limit: int, silence_s: float,
+        server_pin: bytes, connections_limit: int, strangers_limit: int, silence_s: float,
     ) -> None:  # fmt: skip
         self.store = store
         self.scheduler = scheduler
@@ -318,16 +366,18 @@ class AppendPort(ServerFactory):
         self.server_pin = server_pin
         self.silence_s = silence_s
         self.sessions = MachineSessions()
-        self.connections: set[AppendConnection] = set()
+        self.admission: Admission[AppendConnection] = Admission(connections_limit, 1, strangers_limit)
         self._random = random
-        self._limit = connections_limit
 
-    def buildProtocol(self, addr: IAddress | None) -> AppendConnection | None:
-        """A connection, or None when there are too many."""
-        if len(self.connections) >= self._limit:
-            return None
+    @property
+    def connections(self) -> set[AppendConnection]:
+        """All that there are."""
+        return self.admission.all
+
+    def buildProtocol(self, addr: IAddress | None) -> AppendConnection:
+        """A connection; the oldest stranger makes room for it."""
         connection = AppendConnection(self, self._random(32))
-        self.connections.add(connection)
+        self.admission.arrive(connection)
         return connection
 
     def shut_down(self) -> None:

@@ -1,8 +1,9 @@
 """What both ports' connections have in common: bytes in, frames in turn, bounded memory, signs of life.
 
-A connection takes bytes off the socket up to READ_AHEAD and then stops reading, so that TCP holds the peer back; it
-hands out frames only when the scheduler gives it its turn, and none while the peer does not take its answers or work
-of its own is outstanding beyond its bound.
+A connection takes bytes off the socket up to READ_AHEAD, or up to one small frame while nobody knows whose they are,
+and then stops reading, so that TCP holds the peer back; it hands out frames only when the scheduler gives it its turn,
+and none while work of its own is outstanding beyond its bound. From a peer that does not take its answers nothing is
+read either: what TLS itself answers (to a flood of key updates) must not pile up.
 """
 
 from collections.abc import Hashable
@@ -17,12 +18,16 @@ from zope.interface import implementer
 from mastodon.daemon.scheduling import UNAUTHENTICATED, Scheduler
 from mastodon.wire.errors import WireError
 from mastodon.wire.fair import QUANTUM, Kind
-from mastodon.wire.frame import FrameReader
+from mastodon.wire.frame import LENGTH, FrameReader
 from mastodon.wire.messages import Keepalive, Message
 
 READ_AHEAD = 1024 * 1024
 KEEPALIVE_S = 15.0
 CLOSE_GRACE_S = 10.0
+FRAME_COST = 16 * 1024
+"""Added to each frame's size: what it costs to decode and answer, in the time that so many bytes take. Without it a
+million tiny frames were one turn's work."""
+KEEPALIVE = Keepalive().encode()
 
 
 class Transport(Interface):
@@ -71,6 +76,13 @@ class FramedConnection(Protocol):
         """False while work of this connection is outstanding beyond its bound."""
         raise NotImplementedError
 
+    def waits_for_us(self) -> bool:
+        """Whether the peer is silent because an answer is due to it."""
+        return False
+
+    def dismissed(self) -> None:
+        """The connection was told to close, and lingers until it is gone."""
+
     def gone(self) -> None:
         """The connection is gone: let go of everything."""
         raise NotImplementedError
@@ -91,18 +103,19 @@ class FramedConnection(Protocol):
             return
         self.last_heard = self.clock.seconds()
         self._reader.receive(data)
-        if self._reading and self._reader.buffered >= READ_AHEAD and self._has_frame():
-            self._reading = False
-            self.transport.pauseProducing()
+        self._read_or_not()
         self.scheduler.wake(self)
 
     def pauseProducing(self) -> None:
         """The peer does not take what we send."""
         self._peer_reads = False
+        self._read_or_not()
 
     def resumeProducing(self) -> None:
-        """It does again."""
+        """It does again, which is a sign of life."""
         self._peer_reads = True
+        self.last_heard = self.clock.seconds()
+        self._read_or_not()
         self.scheduler.wake(self)
 
     def stopProducing(self) -> None:
@@ -127,25 +140,20 @@ class FramedConnection(Protocol):
             size = self._reader.next_frame_size()
         except WireError:
             return 1
-        if size is None:
-            self._resume_reading()
-            return None
-        return min(size, QUANTUM)
+        return None if size is None else min(size + FRAME_COST, QUANTUM)
 
     def run(self) -> None:
-        """Take one frame."""
+        """Take one frame. What goes wrong in it ends this connection, and nobody else's turn."""
         try:
             frame = self._reader.next_frame()
+            if frame is not None:
+                self.frame(*frame)
         except WireError as error:
             self.broken(error)
-            return
-        if frame is not None:
-            try:
-                self.frame(*frame)
-            except WireError as error:
-                self.broken(error)
-        if self._reader.buffered < READ_AHEAD:
-            self._resume_reading()
+        except Exception:
+            self.log.failure("internal error while serving {peer}", peer=self.peer)
+            self.cut()
+        self._read_or_not()
 
     # For the subclass
 
@@ -157,6 +165,12 @@ class FramedConnection(Protocol):
     def belong_to(self, unit: Hashable) -> None:
         """The peer has proven who it is: its work counts as this unit's from now on."""
         self.scheduler.move(unit, self.kind, self)
+
+    def raise_limit(self, frame_limit: int) -> None:
+        """The peer is known: it may send larger frames from now on."""
+        self._reader.limit = frame_limit
+        self._read_or_not()
+        self.woken()
 
     def send(self, message: Message) -> None:
         """Send a message, unless the connection is over."""
@@ -170,8 +184,16 @@ class FramedConnection(Protocol):
         self._over = True
         self.transport.unregisterProducer()
         self.transport.loseConnection()
+        if not self._reading and self._peer_reads:
+            self.transport.resumeProducing()  # else the peer's own closing would not be seen
         if self._timer is not None and self._timer.active():
             self._timer.reset(CLOSE_GRACE_S)
+        self.dismissed()
+
+    def cut(self) -> None:
+        """End at once, without a last word."""
+        self._over = True
+        self.transport.abortConnection()
 
     def woken(self) -> None:
         """Outstanding work is done: there may be room for the next frame."""
@@ -184,16 +206,31 @@ class FramedConnection(Protocol):
         except WireError:
             return True
 
-    def _resume_reading(self) -> None:
-        if not self._reading:
-            self._reading = True
-            self.transport.resumeProducing()
+    def _full(self) -> bool:
+        buffered = self._reader.buffered
+        # Past a whole frame's bound there is a frame, or an error, and no need to look: the limit may still be raised.
+        if buffered >= LENGTH.size + self._reader.limit:
+            return True
+        return buffered >= READ_AHEAD and self._has_frame()
+
+    def _read_or_not(self) -> None:
+        wanted = self._peer_reads and not self._full()
+        if wanted != self._reading and not self._over:
+            self._reading = wanted
+            if wanted:
+                self.transport.resumeProducing()
+            else:
+                self.transport.pauseProducing()
 
     def _tick(self) -> None:
-        if self._over or self.clock.seconds() - self.last_heard > self._silence_s:
-            self.transport.abortConnection()
+        now = self.clock.seconds()
+        if self._peer_reads and (not self._reading or self.waits_for_us()):
+            self.last_heard = now  # it is we who hold it up
+        if self._over or now - self.last_heard > self._silence_s:
+            self.cut()
             return
-        self.send(Keepalive())
+        if self._peer_reads:
+            self.transport.write(KEEPALIVE)
         self._timer = self.clock.callLater(KEEPALIVE_S, self._tick)
 
 
