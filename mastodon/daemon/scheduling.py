@@ -7,6 +7,7 @@ its turn but taking bytes off the socket, up to a bound.
 from collections.abc import Hashable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
 
 from mastodon.wire.fair import DeficitRoundRobin, Kind, Source
 
@@ -20,10 +21,13 @@ UNAUTHENTICATED = "unauthenticated"
 class Scheduler:
     """The daemon's one pump."""
 
+    log = Logger()
+
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._queue = DeficitRoundRobin()
         self._call: IDelayedCall | None = None
+        self._stopped = False
 
     def add(self, unit: Hashable, kind: Kind, source: Source) -> None:
         """Let a source take part, and ask it soon."""
@@ -46,16 +50,21 @@ class Scheduler:
 
     def stop(self) -> None:
         """No further turn."""
+        self._stopped = True
         if self._call is not None:
             self._call.cancel()
             self._call = None
 
     def _schedule(self) -> None:
-        if self._call is None:
+        if self._call is None and not self._stopped:
             self._call = self._clock.callLater(0, self._turn)
 
     def _turn(self) -> None:
         self._call = None
-        self._queue.step(TURN_BUDGET)
+        try:
+            self._queue.step(TURN_BUDGET)
+        except Exception:
+            # A source's own fault; the others' turns come all the same.
+            self.log.failure("internal error in a turn")
         if self._queue.busy:
             self._schedule()

@@ -71,4 +71,6 @@ class FrameReader:
         with memoryview(self._buffer) as view:
             payload = bytes(view[self._start + HEAD_SIZE : self._start + size])
         self._start += size
+        if not self.buffered:
+            self._buffer, self._start = bytearray(), 0  # what is idle keeps no memory
         return kind, payload
