@@ -25,7 +25,7 @@ from mastodon.catalogue.sqlite import SqliteCatalogue, remove_files
 from mastodon.daemon.closure import Closure
 from mastodon.daemon.commits import CommitResult, Commits
 from mastodon.daemon.config import Config, SpoolConfig
-from mastodon.daemon.errors import Displaced, NotFound, StoreError, Unavailable
+from mastodon.daemon.errors import Displaced, NotAllowed, NotFound, StoreError, Unavailable
 from mastodon.daemon.events import EventBound, EventCode
 from mastodon.daemon.execute import Authority
 from mastodon.daemon.heads import HeadsFile
@@ -346,13 +346,18 @@ class Store:
 
     def list_spools(self) -> list[SpoolStatus]:
         """The configured spools, as they are."""
-        return [
-            SpoolStatus(
-                str(spool.path), spool.uuid.hex(), spool.marker.generation if spool.marker else 0, spool.weight,
-                spool.usable() if spool.online else 0, spool.offline,
-            )
-            for spool in self._spools.all
-        ]  # fmt: skip
+        return [spool_status(spool) for spool in self._spools.all]
+
+    def confirm(self, head: str) -> "Deferred[None]":
+        """The operator's word that the ledger's head is the right one: credentials are enabled again."""
+        return self._do(self._confirm(head))
+
+    async def _confirm(self, head: str) -> None:
+        if head.strip().lower() != self.head_text():
+            raise NotAllowed(f"the ledger's head is not that, but {self.head_text()}")
+        await self._in_thread(self._heads.write, self.head, self.now_ns())
+        self.locked = ""
+        self.record(EventCode.LEDGER_CONFIRMED, detail=head)
 
     def head_text(self) -> str:
         """The ledger's head as the operator confirms it."""
@@ -418,13 +423,30 @@ class Store:
 
 def open_store(config: Config, reactor: Any, now_ns: Callable[[], int], disk: Disk = SYSTEM_DISK) -> Store:
     """The store that a configuration describes, not started yet. Raises StoreError."""
+    ledger_key = load_ledger_key(config)
     try:
-        ledger_key = load_key(config.keys.ledger_key)
         server = spki_pin(load_certificate(config.keys.server_certificate))
     except CertificateError as error:
         raise StoreError(str(error)) from None
-    if not isinstance(ledger_key, Ed25519PrivateKey):
-        raise StoreError(f"{config.keys.ledger_key}: the ledger key has to be an Ed25519 key")
     return Store(
         config.state, config.spools, (server, *config.keys.spare_pins), ledger_key, reactor, now_ns, os.urandom, disk
     )
+
+
+def load_ledger_key(config: Config) -> Ed25519PrivateKey:
+    """The key that signs the ledger's heads. Raises StoreError."""
+    try:
+        key = load_key(config.keys.ledger_key)
+    except CertificateError as error:
+        raise StoreError(str(error)) from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise StoreError(f"{config.keys.ledger_key}: the ledger key has to be an Ed25519 key")
+    return key
+
+
+def spool_status(spool: Spool) -> SpoolStatus:
+    """A spool, for the operator."""
+    return SpoolStatus(
+        str(spool.path), spool.uuid.hex(), spool.marker.generation if spool.marker else 0, spool.weight,
+        spool.usable() if spool.online else 0, spool.offline,
+    )  # fmt: skip

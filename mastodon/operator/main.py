@@ -1,0 +1,47 @@
+"""The command ``mastodon``: what the operator of a backup server types."""
+
+import click
+
+from mastodon import __version__
+from mastodon.operator.admin_add import admin_add
+from mastodon.operator.admin_list import admin_list
+from mastodon.operator.admin_remove_certificate import admin_remove_certificate
+from mastodon.operator.check import check
+from mastodon.operator.initialise import init
+from mastodon.operator.reach import USUAL_CONFIG
+from mastodon.operator.rebuild import rebuild
+from mastodon.operator.spool_add import spool_add
+from mastodon.operator.spool_list import spool_list
+
+
+@click.group()
+@click.option(
+    "--config", "-c", default=USUAL_CONFIG, show_default=True, envvar="MASTODON_CONFIG", metavar="FILE",
+    help="The server's configuration.",
+)  # fmt: skip
+@click.version_option(__version__, prog_name="mastodon")
+def main(config: str) -> None:
+    """Run a Mastodon backup server: set it up, know its admins, look after its spools.
+
+    The daemon itself is started with: twistd mastodon --config FILE
+    """
+
+
+@main.group()
+def admin() -> None:
+    """The admins whose machines are backed up here."""
+
+
+@main.group()
+def spool() -> None:
+    """The directories that hold the backups."""
+
+
+admin.add_command(admin_add)
+admin.add_command(admin_list)
+admin.add_command(admin_remove_certificate)
+spool.add_command(spool_add)
+spool.add_command(spool_list)
+main.add_command(init)
+main.add_command(rebuild)
+main.add_command(check)
