@@ -1,0 +1,303 @@
+"""One run, from the answer to HELLO to the committed snapshot.
+
+Order: the pair first, since everything is sealed to it; then the pass over all files, whose blobs and pages are sent as
+they come; then the root, and when all that was sent is durable, the snapshot record. If the server then misses
+something, what the state claimed of it is forgotten, another pass reads it again, and the snapshot is tried anew.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mastodon import __version__
+from mastodon.host.paths import Directory
+from mastodon.sealed.blob import BlobKind, BlobSealer
+from mastodon.sealed.listing import Root
+from mastodon.sealed.machine_secret import MachineSecret
+from mastodon.sealed.pair import PairRecord
+from mastodon.sealed.record import record_hash
+from mastodon.sealed.run import KEY_LENGTH, make_run, run_id
+from mastodon.sealed.snapshot import INCOMPLETE, Notice, SnapshotRecord, SnapshotStatus
+from mastodon.wire.messages import Committed, Missing
+from mastodon_agent import facts, state
+from mastodon_agent.content_map import ContentMap
+from mastodon_agent.intake import Intake, Note, OldPages, Tally
+from mastodon_agent.outlet import Outlet
+from mastodon_agent.packing import PackMaker
+from mastodon_agent.pages import ListingBuilder
+from mastodon_agent.pairing import Credentials, adopt, make_pair
+from mastodon_agent.reader_process import ReaderProcess
+from mastodon_agent.sealing import SealingPool, sealing_threads
+from mastodon_agent.session import Session, SnapshotRefused
+from mastodon_agent.trust_memory import TrustMemory
+
+PASSES = 4
+COMMITS = 4
+TICK_S = 0.2
+
+
+class NothingCommitted(Exception):
+    """The run ends without a snapshot; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """``wall_ns`` since 1970, ``steady`` in seconds, ``random_bytes`` for keys and salts."""
+
+    wall_ns: Callable[[], int]
+    steady: Callable[[], float]
+    random_bytes: Callable[[int], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to back up, and how."""
+
+    secret: MachineSecret
+    credentials: Credentials
+    state: str
+    roots: tuple[Directory, ...]
+    excludes: tuple[bytes, ...]
+    reread: bool = False
+    checkpoint_s: float = 1800.0
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run came to."""
+
+    status: SnapshotStatus
+    sequence: int
+    tally: Tally
+    entries: int
+    sent_bytes: int
+    sent_blobs: int
+    checkpoints: int = 0
+    notices: Notice = field(default=Notice(0))
+
+
+class Watcher:
+    """Is told what happens; the command's output is one."""
+
+    def note(self, note: Note) -> None:
+        """A file went otherwise than well."""
+
+    def say(self, text: str) -> None:
+        """Something that the admin should know."""
+
+    def progress(self, tally: Tally, sent_bytes: int) -> None:
+        """Called often: how far it is."""
+
+
+class Backup:
+    """One run over one session. ``nonce`` is that of HELLO."""
+
+    def __init__(
+        self, job: Job, nonce: bytes, session: Session, reader: ReaderProcess, memory: TrustMemory, clocks: Clocks,
+        watcher: Watcher,
+    ) -> None:  # fmt: skip
+        self._job = job
+        self._nonce = nonce
+        self._session = session
+        self._reader = reader
+        self._memory = memory
+        self._clocks = clocks
+        self._watcher = watcher
+        self._facts: tuple[tuple[str, bytes], ...] | None = None
+        self._host_facts = facts.HostFacts()
+        self._notices = Notice(0)
+        self._checkpoints = 0
+        self._head = (0, b"")
+
+    def run(self) -> Outcome:
+        """Back everything up. Raises NothingCommitted, and what the session raises."""
+        answer = self._session.answer
+        self._head = answer.head_sequence, answer.head_hash
+        self._look_back(answer.head_sequence, answer.head_hash, answer.ledger_head)
+        pair = self._settle_pair(answer.pair)
+        secret, clocks = self._job.secret, self._clocks
+        run_key = clocks.random_bytes(KEY_LENGTH)
+        run = make_run(secret.signing_key, pair, self._nonce, clocks.wall_ns(), run_key, secret.id_key)
+        known = ContentMap(self._job.state, secret.machine_id, pair.pair)
+        sealing = SealingPool(
+            lambda: BlobSealer(secret.machine_id, run_id(run), run_key), clocks.random_bytes, sealing_threads()
+        )
+        try:
+            packs = PackMaker(secret.machine_id, run, clocks.steady)
+            outlet = Outlet(secret.id_key, known, sealing, packs, self._session, offers=answer.stored_blobs > 0)
+            return self._passes(pair, known, outlet, answer.stored_blobs == 0)
+        finally:
+            sealing.close()
+            known.close()
+
+    def _look_back(self, sequence: int, hash: bytes, ledger_head: bytes) -> None:
+        """Compare what is remembered with what the server has."""
+        before = self._memory.remembered
+        if sequence and self._memory.was_lost:
+            self._notices |= Notice.TRUST_MEMORY_LOST | Notice.STATE_LOST
+            self._watcher.say("the state directory is new or was lost: everything is looked at afresh")
+        elif before.sequence < sequence:
+            self._notices |= Notice.STATE_LOST
+            self._watcher.say(
+                f"the server has snapshot {sequence}, this machine remembers {before.sequence}: its disk went back in "
+                "time, or it was cloned; it is backed up all the same"
+            )
+        elif before.sequence > sequence or before.hash != hash:
+            self._notices |= Notice.SERVER_WENT_BACK
+            self._watcher.say(
+                f"the server's newest snapshot is {sequence}, this machine remembers {before.sequence}: ask the "
+                "operator what was lost"
+            )
+        if not self._memory.compare_ledger(ledger_head):
+            self._notices |= Notice.SERVER_WENT_BACK
+            self._watcher.say("the server's ledger is older than one it showed before: ask the operator why")
+
+    def _settle_pair(self, newest: bytes) -> PairRecord:
+        job = self._job
+        pair = adopt(newest, job.secret, job.credentials) if newest else None
+        if pair is not None:
+            return pair
+        made = make_pair(job.secret, job.credentials, newest, self._clocks.wall_ns(), self._clocks.random_bytes)
+        self._session.add_pair(made.signed, made.envelope)
+        if newest:
+            self._notices |= Notice.NEW_PAIR
+            self._watcher.say(
+                "a new sealing pair was made, since the server's does not fit the present passkey and recipients: "
+                "everything is sent again"
+            )
+        return made.record
+
+    # Passes
+
+    def _passes(self, pair: PairRecord, known: ContentMap, outlet: Outlet, server_is_empty: bool) -> Outcome:
+        job = self._job
+        if server_is_empty:
+            known.clear()
+            state.forget_listing(job.state)
+        elif state.adopt_unfinished(job.state, job.secret.machine_id, pair.pair, known.knows):
+            self._watcher.say("going on where an interrupted run stopped")
+        missing: tuple[bytes, ...] = ()
+        for _ in range(PASSES):
+            one = _Pass(self, pair, outlet, missing)
+            try:
+                result = one.run()
+            finally:
+                one.writer.close()
+            if isinstance(result, Outcome):
+                return result
+            self._watcher.say(f"the server lacks {len(result) // 32} pieces of what it had: they are read again")
+            missing += tuple(result[at : at + 32] for at in range(0, len(result), 32))
+            known.forget(missing)
+        raise NothingCommitted("the server keeps losing pieces that it has acknowledged: ask its operator")
+
+    def commit(
+        self, pair: PairRecord, root: bytes, status: SnapshotStatus, tally: Tally
+    ) -> tuple[int, Committed | Missing]:
+        """Commit a root, on top of whatever the server's head is; the sequence, and the server's word."""
+        for _ in range(COMMITS):
+            sequence, predecessor = self._head
+            record = SnapshotRecord(
+                machine=self._job.secret.machine_id, sequence=sequence + 1, pair=pair.pair, status=status,
+                counts=tuple(sorted((reason, count) for reason, count in tally.counts.items() if count)),
+                time_ns=self._clocks.wall_ns(), root=root, run_nonce=self._nonce, predecessor=predecessor,
+                remembered=self._memory.remembered.hash, notices=int(self._notices),
+            )  # fmt: skip
+            signed = record.sign(self._job.secret.signing_key)
+            try:
+                word = self._session.commit(signed)
+            except SnapshotRefused as error:
+                refusal = str(error)
+                answer = self._session.refresh()
+                self._head = answer.head_sequence, answer.head_hash
+                continue
+            if isinstance(word, Committed):
+                self._head = record.sequence, record_hash(signed)
+                self._memory.remember_head(*self._head)
+            return record.sequence, word
+        raise NothingCommitted(f"the server refuses the snapshot: {refusal}")
+
+    def host_facts(self) -> tuple[tuple[str, bytes], ...]:
+        """Gathered once."""
+        if self._facts is None:
+            self._facts = self._host_facts.collect()
+        return self._facts
+
+
+class _Pass:
+    """One walk over all files, and the try to commit what came of it."""
+
+    def __init__(self, backup: Backup, pair: PairRecord, outlet: Outlet, missing: tuple[bytes, ...]) -> None:
+        self._backup = backup
+        self._job = backup._job
+        self._pair = pair
+        self._outlet = outlet
+        self._missing = missing
+        machine = self._job.secret.machine_id
+        self._listing_path = os.path.join(self._job.state, state.NAME)
+        self._is_first = next(state.read_pages(self._listing_path, machine, pair.pair), None) is None
+        self.writer = state.ListingWriter(self._job.state, machine, pair.pair)
+        self._listing = ListingBuilder(self._put_page, self.writer, frozenset(missing).__contains__)
+        old = OldPages(state.read_pages(self._listing_path, machine, pair.pair))
+        self._intake = Intake(outlet, self._listing, old, self._job.secret.chunker_seed, backup._watcher.note)
+        self._checkpoint_at = backup._clocks.steady() + self._job.checkpoint_s
+
+    def run(self) -> Outcome | bytes:
+        """The outcome, or the ids that the server misses, joined."""
+        backup, intake = self._backup, self._intake
+        reader = backup._reader
+        reader.begin(self._listing_path, self._pair.pair, self._missing, self._job.reread and not self._missing)
+        tick_at = 0.0
+        for kind, data, meta in reader.ring.records(self._tick):
+            intake.take(kind, data, meta)
+            if intake.is_done:
+                break
+            now = backup._clocks.steady()
+            if now >= tick_at:
+                tick_at = now + TICK_S
+                self._tick()
+        tally = intake.tally
+        incomplete = any(tally.counts[reason] for reason in INCOMPLETE)
+        status = SnapshotStatus.PARTIAL if incomplete else SnapshotStatus.COMPLETE
+        root = self._put_root()
+        self._outlet.finish()
+        self.writer.publish()
+        sequence, word = backup.commit(self._pair, root, status, tally)
+        if isinstance(word, Missing):
+            return word.ids
+        return Outcome(
+            status, sequence, tally, self._listing.entries, self._outlet.sent_bytes, self._outlet.sent_blobs,
+            backup._checkpoints, backup._notices,
+        )  # fmt: skip
+
+    def _tick(self) -> None:
+        """Between records: answers are taken, signs of life given, checkpoints made."""
+        backup, tally = self._backup, self._intake.tally
+        self._outlet.pump()
+        backup._session.progress(tally.files, tally.content_bytes)
+        backup._watcher.progress(tally, self._outlet.sent_bytes)
+        if self._is_first and backup._clocks.steady() >= self._checkpoint_at:
+            self._make_checkpoint()
+            self._checkpoint_at = backup._clocks.steady() + self._job.checkpoint_s
+
+    def _make_checkpoint(self) -> None:
+        """A snapshot of what is there so far, which lasts should the run not."""
+        self._intake.settle()
+        if not self._listing.ids:
+            return
+        root = self._put_root()
+        self._outlet.finish()
+        _, word = self._backup.commit(self._pair, root, SnapshotStatus.CHECKPOINT, self._intake.tally)
+        if isinstance(word, Committed):
+            self.writer.publish_copy()
+            self._backup._checkpoints += 1
+
+    def _put_page(self, references: list[bytes], plaintext: bytes) -> bytes:
+        return self._outlet.put(BlobKind.PAGE, references, plaintext)
+
+    def _put_root(self) -> bytes:
+        listing, job = self._listing, self._job
+        root = Root(
+            tuple(listing.first_keys), job.roots, job.excludes, listing.entries, listing.files, listing.content_bytes,
+            self._backup.host_facts(), __version__, facts.time_zone(), facts.hostname(),
+        )  # fmt: skip
+        return self._outlet.put(BlobKind.ROOT, listing.ids, root.encode())

@@ -1,0 +1,24 @@
+"""Content on its way into the listing: places in blobs, of which one, the open bundle, has no id yet."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, eq=False)
+class BlobRef:
+    """A blob that entries refer to; without an id while it is still open."""
+
+    id: bytes = b""
+    is_map: bool = False
+
+
+Stretch = tuple[BlobRef | None, int, int]
+"""(blob, offset, length); no blob: a hole."""
+
+
+@dataclass(slots=True)
+class Content:
+    """What a file holds."""
+
+    hash: bytes
+    size: int
+    stretches: list[Stretch] = field(default_factory=list)

@@ -1,0 +1,251 @@
+"""An append port for the agent's tests: the server's own session over real TLS, in a thread, blobs in memory.
+
+It verifies what a server can: packs, signatures, pairs, closure. ``faults`` lets a test refuse, forget or cut.
+``Vault`` is the memory, and opens everything, as an admin with the envelope would.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from mastodon.host.openpgp import open_sealed
+from mastodon.sealed.blob import LEVELS, BlobHeader, BlobKind, BlobOpener
+from mastodon.sealed.content import FileHasher, decode_map, file_hash_key, places_length
+from mastodon.sealed.entry import HOLE, Entry, Place
+from mastodon.sealed.listing import Directory, Root, check_order, decode_page
+from mastodon.sealed.machine_secret import MachineSecret
+from mastodon.sealed.pack import parse_pack
+from mastodon.sealed.pair import PairRecord, open_payload
+from mastodon.sealed.record import record_hash
+from mastodon.sealed.run import run_id, verify_run
+from mastodon.sealed.snapshot import SnapshotRecord
+from mastodon.wire.messages import Answer, Committed, Missing
+from mastodon_agent.packing import SealedPack
+from mastodon_agent.session import Durable, Offended, SessionEvent, SnapshotRefused, Wants
+
+
+@dataclass
+class Stored:
+    """A blob as it lies in its pack."""
+
+    header: BlobHeader
+    data: bytes
+    run: bytes
+
+
+@dataclass
+class Vault:
+    """All that one machine appended. ``passphrase`` opens its envelopes."""
+
+    secret: MachineSecret
+    passphrase: bytes = b"open sesame"
+    packs: dict[bytes, bytes] = field(default_factory=dict)
+    blobs: dict[bytes, Stored] = field(default_factory=dict)
+    pairs: list[tuple[bytes, bytes]] = field(default_factory=list)
+    snapshots: list[bytes] = field(default_factory=list)
+    received: int = 0
+
+    # What a server does
+
+    def head(self) -> tuple[int, bytes]:
+        """Sequence and hash of the newest snapshot."""
+        if not self.snapshots:
+            return 0, b""
+        return self.record(-1).sequence, record_hash(self.snapshots[-1])
+
+    def newest_pair(self) -> bytes:
+        """The newest pair record."""
+        return self.pairs[-1][0] if self.pairs else b""
+
+    def current(self, id: bytes) -> bool:
+        """Whether a blob lies here under the newest pair."""
+        stored = self.blobs.get(id)
+        if stored is None or not self.pairs:
+            return False
+        pair = PairRecord.read_unverified(self.newest_pair()).pair
+        return verify_run(stored.run, self.secret.machine_id, self.secret.public_key).pair == pair
+
+    def answer(self) -> Answer:
+        """To a HELLO."""
+        sequence, hash = self.head()
+        count = sum(self.current(id) for id in self.blobs)
+        return Answer(1, 1, 0, sequence, hash, self.newest_pair(), count)
+
+    def store_pack(self, id: bytes, data: bytes) -> list[bytes]:
+        """Take a pack; the ids of blobs that are here already, in which case it is refused."""
+        pack = parse_pack(data, self.secret.machine_id)
+        if pack.id != id:
+            raise AssertionError("a pack under another id")
+        if id in self.packs:
+            return []
+        offending = [one.header.id for one in pack.blobs if self.current(one.header.id)]
+        if offending:
+            return offending
+        self.packs[id] = data
+        self.received += len(data)
+        for one in pack.blobs:
+            run = pack.runs[one.header.run]
+            verify_run(run, self.secret.machine_id, self.secret.public_key)
+            self.blobs[one.header.id] = Stored(one.header, data[one.offset : one.offset + one.header.size], run)
+        return []
+
+    def missing(self, root: bytes) -> list[bytes]:
+        """What the closure of a root lacks."""
+        lacking, seen, todo = [], set(), [(root, 4)]
+        while todo:
+            id, above = todo.pop()
+            if id in seen:
+                continue
+            seen.add(id)
+            if not self.current(id):
+                lacking.append(id)
+                continue
+            level = LEVELS[self.blobs[id].header.kind]
+            if level >= above:
+                raise AssertionError("a reference that does not go down")
+            todo += [(reference, level) for reference in self.blobs[id].header.references]
+        return lacking
+
+    def commit(self, signed: bytes) -> Committed | Missing:
+        """Take a snapshot record. Raises SnapshotRefused."""
+        record = SnapshotRecord.verify(signed, self.secret.public_key)
+        sequence, hash = self.head()
+        if record_hash(signed) == hash:
+            return Committed(hash, 1, record.status)
+        if (record.sequence, record.predecessor) != (sequence + 1, hash):
+            raise SnapshotRefused("the head is another")
+        lacking = self.missing(record.root)
+        if lacking:
+            return Missing(b"".join(lacking[:4096]), len(lacking) > 4096)
+        self.snapshots.append(signed)
+        return Committed(record_hash(signed), 1, record.status)
+
+    # What an admin does
+
+    def record(self, number: int = -1) -> SnapshotRecord:
+        """A snapshot record."""
+        return SnapshotRecord.verify(self.snapshots[number], self.secret.public_key)
+
+    def open(self, id: bytes, kind: BlobKind) -> tuple[bytes, BlobHeader]:
+        """A blob's plaintext, everything verified on the way."""
+        stored = self.blobs[id]
+        if stored.header.kind is not kind:
+            raise AssertionError(f"a {stored.header.kind.name} where a {kind.name} was expected")
+        run = verify_run(stored.run, self.secret.machine_id, self.secret.public_key)
+        if stored.run not in self._keys:
+            record, envelope = next(
+                (record, envelope)
+                for record, envelope in self.pairs
+                if PairRecord.read_unverified(record).pair == run.pair
+            )
+            payload = open_sealed(envelope, passphrase=self.passphrase)
+            private = open_payload(payload, PairRecord.verify(record, self.secret.public_key))
+            self._keys[stored.run] = run.open(private)[0]
+        if stored.header.run != run_id(stored.run):
+            raise AssertionError("a blob of another run")
+        opener = BlobOpener(self.secret.machine_id, self.secret.id_key)
+        return opener.open(stored.data, stored.header, self._keys[stored.run], id), stored.header
+
+    _keys: dict[bytes, bytes] = field(default_factory=dict)
+
+    def root(self, number: int = -1) -> tuple[Root, Sequence[bytes]]:
+        """A snapshot's root, and the pages that it lists."""
+        plaintext, header = self.open(self.record(number).root, BlobKind.ROOT)
+        return Root.decode(plaintext, len(header.references)), header.references
+
+    def entries(self, number: int = -1) -> Iterator[tuple[Directory, Entry, Sequence[bytes]]]:
+        """All entries of a snapshot, in order, each with its page's references."""
+        root, pages = self.root(number)
+        decoded = []
+        for first, id in zip(root.first_keys, pages, strict=True):
+            plaintext, header = self.open(id, BlobKind.PAGE)
+            sections = decode_page(plaintext, len(header.references))
+            if (sections[0].directory, sections[0].entries[0].name) != first:
+                raise AssertionError("a page that begins with another key than the root says")
+            decoded.append((sections, header.references))
+        for sections, (_, references) in zip(check_order(one for one, _ in decoded), decoded, strict=True):
+            for section in sections:
+                for entry in section.entries:
+                    yield section.directory, entry, references
+
+    def tree(self, number: int = -1) -> dict[bytes, Entry]:
+        """All entries by path."""
+        return {b"/" + b"/".join((*where, entry.name)): entry for where, entry, _ in self.entries(number)}
+
+    def content(self, path: bytes, number: int = -1) -> bytes:
+        """A file's content, its whole hash verified."""
+        for where, entry, references in self.entries(number):
+            if b"/" + b"/".join((*where, entry.name)) == path:
+                return self.content_of(entry, references)
+        raise KeyError(path)
+
+    def content_of(self, entry: Entry, references: Sequence[bytes]) -> bytes:
+        """The content of an entry, its whole hash verified."""
+        hasher = FileHasher(file_hash_key(self.secret.id_key))
+        out = bytearray()
+        for place in entry.places:
+            for hole, piece in self._pieces(place, references):
+                if hole:
+                    hasher.hole(len(out), hole)
+                    out += bytes(hole)
+                else:
+                    hasher.data(piece)
+                    out += piece
+        if entry.hash and hasher.digest(entry.size) != entry.hash:
+            raise AssertionError(f"{entry.name!r}: the content does not have its hash")
+        return bytes(out)
+
+    def _pieces(self, place: Place, references: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+        if place.reference == HOLE:
+            yield place.length, b""
+            return
+        id = references[place.reference]
+        kind = self.blobs[id].header.kind
+        plaintext, header = self.open(id, kind)
+        if kind is BlobKind.MAP:
+            places = decode_map(plaintext, len(header.references))
+            if places_length(places) != place.length or place.offset:
+                raise AssertionError("a map of another length than its place")
+            for inner in places:
+                yield from self._pieces(inner, header.references)
+        else:
+            yield 0, plaintext[place.offset : place.offset + place.length]
+
+
+class FolderSession:
+    """A session without a wire: everything goes straight into a vault."""
+
+    def __init__(self, vault: Vault) -> None:
+        self.vault = vault
+        self.answer = vault.answer()
+        self.offered: list[bytes] = []
+        self.sent: list[SealedPack] = []
+        self._events: list[SessionEvent] = []
+
+    def add_pair(self, record: bytes, envelope: bytes) -> None:
+        PairRecord.verify(record, self.vault.secret.public_key)
+        self.vault.pairs.append((record, envelope))
+
+    def offer(self, number: int, ids: Sequence[bytes]) -> None:
+        self.offered += ids
+        self._events.append(Wants(number, tuple(not self.vault.current(id) for id in ids)))
+
+    def send_pack(self, pack: SealedPack) -> None:
+        self.sent.append(pack)
+        offending = self.vault.store_pack(pack.id, b"".join(pack.parts))
+        self._events.append(Offended(pack.id, tuple(offending)) if offending else Durable(pack.id))
+
+    def events(self, wait: bool) -> list[SessionEvent]:
+        if wait and not self._events:
+            raise AssertionError("waiting for an answer that nobody owes")
+        events, self._events = self._events, []
+        return events
+
+    def commit(self, record: bytes) -> Committed | Missing:
+        return self.vault.commit(record)
+
+    def refresh(self) -> Answer:
+        self.answer = self.vault.answer()
+        return self.answer
+
+    def progress(self, files: int, content_bytes: int) -> None:
+        pass
