@@ -53,6 +53,7 @@ class Intake:
         self._room: dict[bytes, DeferredSemaphore] = {}
         self._ids: dict[bytes, set[bytes]] = {}
         self._packs: dict[bytes, Deferred[None]] = {}
+        self._newest: dict[bytes, bytes] = {}
         self._inserting: dict[bytes, int] = {}
 
     def room(self, machine: bytes) -> DeferredSemaphore:
@@ -97,13 +98,14 @@ class Intake:
         machine, pack = stored.pack.machine, stored.pack
         self._inserting[machine] = self._inserting.get(machine, 0) + 1
         inserted = self._packs[pack.id] = Deferred()
+        self._newest[machine] = pack.id
 
         def done(result: "tuple[bytes, ...] | Failure") -> None:
             self.release(pack)
             self._packs.pop(pack.id, None)
             self._inserting[machine] -= 1
             if not self._inserting[machine]:
-                del self._inserting[machine]
+                del self._inserting[machine], self._newest[machine]
             self.room(machine).release()
             if isinstance(result, Failure):
                 # The pack lies on its spool: the next start takes it in.
@@ -112,10 +114,23 @@ class Intake:
 
         self.catalogue.add_pack(stored).addBoth(done)
 
+    async def settled(self, machine: bytes) -> None:
+        """Wait until the catalogue has taken in the machine's packs that are acknowledged now: it keeps their order."""
+        newest = self._packs.get(self._newest.get(machine, b""))
+        if newest is not None:
+            await _following(newest)
+
     async def drain(self) -> None:
         """Wait until the catalogue has taken in every acknowledged pack."""
         while self._packs:
-            await next(iter(self._packs.values()))
+            await _following(next(iter(self._packs.values())))
+
+
+def _following(shared: "Deferred[None]") -> "Deferred[None]":
+    """Fires behind a Deferred that several wait for, whose result stays what it was."""
+    own: Deferred[None] = Deferred()
+    shared.addCallback(own.callback)
+    return own
 
 
 def verify_pack(path: Path, pack_id: bytes, account: Account) -> tuple[Pack, dict[bytes, bytes], int]:

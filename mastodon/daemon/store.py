@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -164,10 +164,10 @@ class Store:
                 self.log.info("{spool}: {n} packs taken in", spool=spool.path, n=found.added + len(found.found))
             for path, reason in found.strange:
                 self.log.error("{path}: {reason}", path=path, reason=reason)
-                self.record(EventCode.PACK_STRANGE, detail=f"{path.name}: {reason}")
+                await self.record(EventCode.PACK_STRANGE, detail=f"{path.name}: {reason}")
             if found.lost:
                 self.log.error("{spool}: {n} packs are gone", spool=spool.path, n=len(found.lost))
-                self.record(EventCode.PACK_LOST, detail=f"{len(found.lost)} packs, first {found.lost[0].hex()}")
+                await self.record(EventCode.PACK_LOST, detail=f"{len(found.lost)} packs, first {found.lost[0].hex()}")
 
     def stop(self) -> "Deferred[None]":
         """Let the catalogue take in what was acknowledged, remember the head, close."""
@@ -357,20 +357,26 @@ class Store:
             raise NotAllowed(f"the ledger's head is not that, but {self.head_text()}")
         await self._in_thread(self._heads.write, self.head, self.now_ns())
         self.locked = ""
-        self.record(EventCode.LEDGER_CONFIRMED, detail=head)
+        await self.record(EventCode.LEDGER_CONFIRMED, detail=head)
 
     def head_text(self) -> str:
         """The ledger's head as the operator confirms it."""
         return head_text(self.head)
 
-    def record(self, code: EventCode, tenant: bytes = b"", machine: bytes = b"", detail: str = "") -> None:
-        """Put an event into the ledger, unless there were too many of its kind in this hour."""
+    def record(
+        self, code: EventCode, tenant: bytes = b"", machine: bytes = b"", detail: str = ""
+    ) -> "Deferred[None]":
+        """Put an event into the ledger, unless there were too many of its kind in this hour. Never fails."""
         if self._ledger is None or not self._bound.allows(code, tenant or machine, self.now_ns()):
-            return
+            return succeed(None)
         plain = "".join(c if c.isprintable() else "?" for c in detail)
         text = plain.encode("utf-8", "replace")[:1000].decode("utf-8", "ignore")
         event = Event(int(code), tenant, machine, text)
-        self._ledger.append(event).addErrback(lambda failure: self.log.failure("an event was not written", failure))
+
+        def lost(failure: Failure) -> None:
+            self.log.error("an event was not written ({reason}): {detail}", reason=str(failure.value), detail=text)
+
+        return self._ledger.append(event).addCallbacks(lambda _: None, lost)
 
     # Inside
 
@@ -407,6 +413,8 @@ class Store:
             catalogue = self._ready()
             if not tenant or await catalogue.owner(machine) != tenant:
                 raise NotFound("no such machine")
+            if self._intake is not None:
+                await self._intake.settled(machine)
             return await ask(catalogue)
 
         return self._do(answer())
