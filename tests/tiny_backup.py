@@ -22,6 +22,7 @@ from mastodon.sealed.book import BookContent, Card, Generation, make_book
 from mastodon.sealed.content import FileHasher, encode_map, file_hash_key, places_length
 from mastodon.sealed.enrolment import Enrolment
 from mastodon.sealed.entry import HOLE, Entry, EntryType, Place
+from mastodon.sealed.hpke import SealingKey
 from mastodon.sealed.ledger import Head, encode_entry, encode_segment_head
 from mastodon.sealed.ledger_entries import (
     BookSwapped,
@@ -35,7 +36,6 @@ from mastodon.sealed.listing import Directory, Root, Section, encode_page
 from mastodon.sealed.machine_secret import MachineSecret, id_key_commitment
 from mastodon.sealed.pack import PACK_LIMIT, PackWriter
 from mastodon.sealed.pair import EnvelopeMode, EnvelopePayload, PairRecord, envelope_hash, pair_mac
-from mastodon.sealed.hpke import SealingKey
 from mastodon.sealed.record import record_hash
 from mastodon.sealed.run import make_run, run_id
 from mastodon.sealed.snapshot import SnapshotRecord, SnapshotStatus
@@ -55,10 +55,10 @@ MARK_CHAIN = b"c" * 16
 def gpg_symmetric(payload: bytes, passphrase: bytes) -> bytes:
     """An OpenPGP message under a passphrase, made by gpg itself."""
     with tempfile.TemporaryDirectory(prefix="gpg-", dir="/tmp") as home:
-        command = ["gpg", "--homedir", home, "--batch", "--quiet", "--pinentry-mode", "loopback", "--s2k-count", "1024",
-                   "--cipher-algo", "AES256", "--passphrase-fd", "0", "--symmetric", "-o", "-", f"{home}/payload"]  # fmt: skip
+        gpg = ["gpg", "--homedir", home, "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase-fd", "0"]
+        how = ["--s2k-count", "1024", "--cipher-algo", "AES256", "--symmetric", "-o", "-"]
         Path(home, "payload").write_bytes(payload)
-        done = subprocess.run(command, input=passphrase, capture_output=True, check=True)
+        done = subprocess.run([*gpg, *how, f"{home}/payload"], input=passphrase, capture_output=True, check=True)
         subprocess.run(["gpgconf", "--homedir", home, "--kill", "gpg-agent"], check=False)
         return done.stdout
 
@@ -142,7 +142,9 @@ class TinyBackup:
 
     # -- blobs
 
-    def seal(self, kind: BlobKind, plaintext: bytes, references: Sequence[bytes] = (), id: bytes | None = None) -> bytes:
+    def seal(
+        self, kind: BlobKind, plaintext: bytes, references: Sequence[bytes] = (), id: bytes | None = None
+    ) -> bytes:
         """Seal a blob into the pack; its id (which a test may falsify)."""
         id = blob_id(self.secret.id_key, kind, references, plaintext) if id is None else id
         if id in self._sealed:
@@ -170,7 +172,9 @@ class TinyBackup:
         """Seal a page."""
         return self.seal(BlobKind.PAGE, encode_page(sections), references)
 
-    def root(self, pages: Sequence[tuple[bytes, Sequence[Section]]], entries: int = 0, files: int = 0, size: int = 0) -> bytes:
+    def root(
+        self, pages: Sequence[tuple[bytes, Sequence[Section]]], entries: int = 0, files: int = 0, size: int = 0
+    ) -> bytes:
         """Seal a root over pages."""
         keys = tuple((sections[0].directory, sections[0].entries[0].name) for _, sections in pages)
         root = Root(keys, ((b"",),), (), entries, files, size, (("hostname", b"web01"),), "test", "UTC", "web01")
@@ -229,9 +233,7 @@ class TinyBackup:
 
     def enrolment(self) -> bytes:
         """The machine's enrolment, signed by itself."""
-        record = Enrolment(
-            self.machine, self.secret.public_key, self.tenant, (b"x" * 32,), b"h" * 16, 0, BASE_NS
-        )
+        record = Enrolment(self.machine, self.secret.public_key, self.tenant, (b"x" * 32,), b"h" * 16, 0, BASE_NS)
         return record.sign(self.secret.signing_key)
 
     def card(self, name: str = "web01", passkey: bytes = PASSPHRASE) -> Card:

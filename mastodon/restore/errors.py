@@ -23,7 +23,11 @@ class Unreachable(RestoreError):
 
 
 class Refused(RestoreError):
-    """The server refused a request; its text says why."""
+    """The server refused a request; its text says why. ``conflict``: somebody else was first."""
+
+    def __init__(self, text: str, *, conflict: bool = False) -> None:
+        super().__init__(text)
+        self.conflict = conflict
 
 
 class Distrusted(RestoreError):

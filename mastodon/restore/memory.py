@@ -74,6 +74,13 @@ class Memory:
                 "exchanged. To take what is there, give --allow-older"
             )
 
+    def learn_head(self, machine: bytes, sequence: int, digest: bytes) -> None:
+        """A head that another device has seen, from the book."""
+        seen = self._machines.get(machine)
+        if seen is None or sequence > seen.sequence:
+            self._machines[machine] = SeenHead(sequence, digest, self._clock_ns())
+            self._write()
+
     def remember(self, machine: bytes, history: History) -> None:
         """Note the newest head, durably, if it is newer than what was seen."""
         newest = history.newest

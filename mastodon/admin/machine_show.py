@@ -1,0 +1,60 @@
+"""``mastodon-admin machine show``: one machine, its generations and sealing pairs."""
+
+from typing import Any
+
+import click
+
+from mastodon.admin.machine_add import crontab_line
+from mastodon.admin.machine_list import machine_fields, machines_on_server
+from mastodon.admin.office import Office
+from mastodon.admin.options import office_command, output_options
+from mastodon.restore.actions import Output
+from mastodon.restore.edge import tell
+from mastodon.restore.errors import NotThere
+from mastodon.restore.history import show_time
+from mastodon.restore.keys import with_keyring
+from mastodon.restore.present import to_json
+from mastodon.restore.session import Session
+
+
+@click.command("show")
+@click.argument("name")
+@output_options
+@office_command
+def machine_show(office: Office, name: str, out: Output) -> int:
+    """Show the machine NAME (or the beginning of its id)."""
+    card, generation = office.cards.find(name)
+    fields = machine_fields(card.name, generation.machine, machines_on_server(office))
+    fields["crontab"] = crontab_line(card.name, generation.machine, generation.has_passkey)
+    fields["generations"] = [one.machine.hex() for one in card.generations]
+    fields["pairs"] = _pairs(office, name)
+    if out.json:
+        out.say(to_json(fields))
+        return 0
+    for key in ("name", "machine", "enrolled", "state", "snapshots", "kept_bytes", "crontab"):
+        if key in fields:
+            out.say(f"{key.replace('_', ' ')}: {fields[key]}")
+    for pair in fields["pairs"]:
+        known = "adopted" if pair["adopted"] else "not adopted"
+        out.say(f"sealing pair {pair['number']}: {pair['pair']}, {show_time(pair['time_ns'])}, {pair['mode']}, {known}")
+    return 0
+
+
+def _pairs(office: Office, name: str) -> list[dict[str, Any]]:
+    known, _ = office.cards.known(name, office.home.identity().order_key)
+    session = Session(office.source, known, with_keyring(), office.memory, tell)
+    try:
+        pairs = session.trust.pairs
+    except NotThere:
+        return []
+    return [
+        {
+            "number": pair.record.number,
+            "pair": pair.record.pair.hex(),
+            "time_ns": pair.record.time_ns,
+            "mode": pair.record.mode.name.lower(),
+            "recipients": len(pair.record.recipients),
+            "adopted": (pair.record.pair, pair.hash) in known.pairs,
+        }
+        for pair in pairs
+    ]

@@ -1,0 +1,73 @@
+"""mastodon-admin: the admin's client. One file per command.
+
+Exit codes: 0 done; 1 something could not be restored and was named; 2 nothing was done (usage, no connection, no such
+thing, no key); 3 what the server showed is not to be believed; 70 a bug; 130 interrupted.
+"""
+
+import sys
+from pathlib import Path
+
+import click
+
+from mastodon import __version__
+from mastodon.admin.connect import connect
+from mastodon.admin.download import download
+from mastodon.admin.find import find
+from mastodon.admin.home import HOME_VARIABLE, default_home
+from mastodon.admin.init import init
+from mastodon.admin.ls import ls
+from mastodon.admin.machine_add import machine_add
+from mastodon.admin.machine_list import machine_list
+from mastodon.admin.machine_show import machine_show
+from mastodon.admin.restore import restore
+from mastodon.admin.snapshots import snapshots
+from mastodon.restore.edge import guarded
+
+PROGRAM = "mastodon-admin"
+
+
+@click.group(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name=PROGRAM)
+@click.option(
+    "--home", type=click.Path(path_type=Path, file_okay=False), help=f"The admin's files (else ${HOME_VARIABLE})."
+)
+@click.pass_context
+def cli(context: click.Context, home: Path | None) -> None:
+    """The group of commands."""
+    context.obj = home or default_home()
+
+
+@cli.group("machine")
+def machine() -> None:
+    """Machines: add, list, show."""
+
+
+machine.add_command(machine_add)
+machine.add_command(machine_list)
+machine.add_command(machine_show)
+for command in (init, connect, snapshots, ls, find, restore, download):
+    cli.add_command(command)
+
+
+def main() -> None:
+    """Entry of the command."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line; the exit code."""
+
+    def command() -> int:
+        try:
+            return int(cli.main(args=arguments, prog_name=PROGRAM, standalone_mode=False) or 0)
+        except click.ClickException as error:
+            error.show()
+            return error.exit_code
+        except click.Abort:
+            raise KeyboardInterrupt from None
+
+    return guarded(PROGRAM, command)
+
+
+if __name__ == "__main__":
+    main()

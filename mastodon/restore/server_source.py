@@ -1,0 +1,337 @@
+"""A source of backups: a server's restore port, over TLS with the admin's client certificate.
+
+Requests are pipelined. A connection that breaks is taken up again: questions whose answers were not whole are asked
+once more for what is left of them. What the server refuses is told with its own words.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mastodon.host.socket_tls import ConnectError, ConnectionLost, PinMismatch
+from mastodon.restore.errors import Distrusted, NotThere, Refused, Unreachable
+from mastodon.restore.source import Answered, BlobCame, Event, OfferedPair
+from mastodon.sealed.errors import FormatError
+from mastodon.sealed.snapshot import SnapshotRecord
+from mastodon.wire.errors import ErrorCode, RemoteError, WireError
+from mastodon.wire.messages import Message
+from mastodon.wire.restore_client import (
+    AnswerWhole,
+    ClientEvent,
+    ItemCame,
+    RequestFailed,
+    RestoreClient,
+    SealedBlobCame,
+)
+from mastodon.wire.restore_messages import (
+    SNAPSHOTS_LIMIT,
+    BookRequest,
+    FetchRequest,
+    MachineItem,
+    MachinesRequest,
+    PairsRequest,
+    RunsRequest,
+    SnapshotsRequest,
+    StateRequest,
+    WhoItem,
+    WhoRequest,
+)
+
+ALPN = "mastodon-restore/1"
+TRIES = 6
+LONGEST_PAUSE_S = 60
+SIGN_OF_LIFE_S = 15.0
+RUNS_AT_ONCE = 1024
+
+
+class Stream(Protocol):
+    """An open connection."""
+
+    server_pin: bytes
+
+    def send(self, data: bytes) -> None:
+        """Send all of it."""
+        ...
+
+    def receive(self) -> bytes:
+        """The next bytes; empty at the end."""
+        ...
+
+    def close(self) -> None:
+        """Let go."""
+        ...
+
+
+@dataclass(slots=True)
+class _Question:
+    """Blobs asked for: what is left, and what the server says it has not."""
+
+    machine: bytes
+    left: set[bytes]
+    single: bool
+
+
+class ServerSource:
+    """Implements Source over one connection, made when it is first needed. ``connect`` makes one."""
+
+    def __init__(
+        self, connect: Callable[[], Stream], *, sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._connect = connect
+        self._sleep = sleep
+        self._clock = clock
+        self._stream: Stream | None = None
+        self._client = RestoreClient()
+        self._questions: dict[int, _Question] = {}
+        self._number_of: dict[int, int] = {}
+        self._next_question = 0
+        self._ready: deque[Event] = deque()
+        self._sent_at = 0.0
+        self._pings: set[int] = set()
+        self._failures = 0
+
+    # -- records
+
+    @property
+    def server_pin(self) -> bytes:
+        """The pin of the server that is connected."""
+        self._opened()
+        assert self._stream is not None
+        return self._stream.server_pin
+
+    def who(self) -> WhoItem:
+        """Who this client is to the server, and who the server is."""
+        items = self._items(WhoRequest)
+        if len(items) != 1 or not isinstance(items[0], WhoItem):
+            raise Refused("the server does not say who it is")
+        return items[0]
+
+    def machines(self) -> Sequence[MachineItem]:
+        """The tenant's machines as the server knows them."""
+        return [item for item in self._items(MachinesRequest) if isinstance(item, MachineItem)]
+
+    def book(self) -> bytes:
+        """The newest book, empty for none."""
+        items: Sequence[Any] = self._items(BookRequest)
+        return bytes(items[0].book) if items else b""
+
+    def state(self, statement: bytes, attachment: bytes = b"") -> None:
+        """Have the server do what a statement says. Raises Refused."""
+        self._items(StateRequest, statement, attachment)
+
+    def pairs(self, machine: bytes) -> Sequence[OfferedPair]:
+        """All pairs and envelopes of a machine."""
+        items: Sequence[Any] = self._items(PairsRequest, machine)
+        return [OfferedPair(item.record, item.envelope, bool(item.reenvelope)) for item in items]
+
+    def snapshots(self, machine: bytes) -> Iterable[tuple[bytes, int]]:
+        """All snapshot records, each with the time at which the server took it."""
+        first = 0
+        while True:
+            items: Sequence[Any] = self._items(SnapshotsRequest, machine, first, SNAPSHOTS_LIMIT)
+            for item in items:
+                yield item.record, item.time_ns
+            following = _last_sequence(items) + 1
+            if len(items) < SNAPSHOTS_LIMIT or following <= first:
+                return
+            first = following
+
+    def runs(self, machine: bytes, ids: Sequence[bytes]) -> Sequence[bytes]:
+        """Run records by id, those that there are."""
+        found: list[bytes] = []
+        for start in range(0, len(ids), RUNS_AT_ONCE):
+            items: Sequence[Any] = self._items(RunsRequest, machine, b"".join(ids[start : start + RUNS_AT_ONCE]))
+            found += [item.record for item in items]
+        return found
+
+    # -- blobs
+
+    def ask(self, machine: bytes, ids: Sequence[bytes]) -> int:
+        """Ask for blobs; every sealing that the server has of each comes."""
+        self._next_question += 1
+        question = self._next_question
+        self._questions[question] = _Question(machine, set(ids), len(ids) == 1)
+        try:
+            self._opened()
+            self._send_question(question)
+        except ConnectionLost as error:
+            self._recover(error)
+        return question
+
+    def receive(self) -> Event:
+        """The next event of any question."""
+        while not self._ready:
+            try:
+                self._dispatch(self._next_event())
+            except ConnectionLost as error:
+                self._recover(error)
+        return self._ready.popleft()
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    # -- inside
+
+    def _items(self, kind: type[Message], *fields: Any) -> Sequence[Message]:
+        """A request's whole answer; blobs that come meanwhile are kept."""
+        while True:
+            try:
+                self._opened()
+                number = self._send(kind, *fields)
+                return self._answer(number)
+            except ConnectionLost as error:
+                self._recover(error, may_repeat=kind is not StateRequest)
+            except _Again as again:
+                self._pause(again.seconds, again.error)
+
+    def _answer(self, number: int) -> Sequence[Message]:
+        items: list[Message] = []
+        while True:
+            event = self._next_event()
+            if isinstance(event, ItemCame) and event.request == number:
+                items.append(event.item)
+            elif isinstance(event, AnswerWhole) and event.request == number:
+                self._failures = 0
+                return items
+            elif isinstance(event, RequestFailed) and event.request == number:
+                raise _raised(event.error)
+            else:
+                self._dispatch(event)
+
+    def _dispatch(self, event: ClientEvent) -> None:
+        if event.request in self._pings:
+            if not isinstance(event, ItemCame):
+                self._pings.discard(event.request)
+            return
+        question = self._number_of.get(event.request)
+        asked = self._questions.get(question) if question is not None else None
+        if question is None or asked is None:
+            return
+        if isinstance(event, SealedBlobCame):
+            self._failures = 0
+            if not asked.single:  # of a single id every sealing counts: after a cut it is asked for once more
+                asked.left.discard(event.header.id)
+            self._ready.append(BlobCame(question, event.header, event.data))
+        elif isinstance(event, AnswerWhole):
+            del self._number_of[event.request], self._questions[question]
+            self._ready.append(Answered(question, event.missing))
+        elif isinstance(event, RequestFailed):
+            del self._number_of[event.request]
+            try:
+                raise _raised(event.error)
+            except _Again as again:
+                self._pause(again.seconds, again.error)
+                self._send_question(question)
+
+    def _next_event(self) -> ClientEvent:
+        while True:
+            try:
+                event = self._client.next_event()
+            except WireError as error:
+                self.close()
+                raise Distrusted(f"the server does not keep to the protocol: {error}") from None
+            except RemoteError as error:
+                self.close()
+                if error.retryable:
+                    raise ConnectionLost(error.text) from None
+                raise _raised(error) from None
+            if event is not None:
+                return event
+            if self._clock() - self._sent_at > SIGN_OF_LIFE_S:
+                self._pings.add(self._send(WhoRequest))
+            assert self._stream is not None
+            data = self._stream.receive()
+            if not data:
+                raise ConnectionLost("the server closed the connection")
+            self._client.receive(data)
+
+    def _send(self, kind: type[Message], *fields: Any) -> int:
+        assert self._stream is not None
+        number, data = self._client.request(kind, *fields)
+        self._sent_at = self._clock()
+        self._stream.send(data)
+        return number
+
+    def _send_question(self, question: int) -> None:
+        asked = self._questions[question]
+        if not asked.left:
+            del self._questions[question]
+            self._ready.append(Answered(question, frozenset()))
+            return
+        number = self._send(FetchRequest, asked.machine, b"".join(sorted(asked.left)))
+        self._number_of[number] = question
+
+    def _opened(self) -> None:
+        while self._stream is None:
+            try:
+                self._stream = self._connect()
+            except PinMismatch as error:
+                raise Distrusted(str(error)) from None
+            except ConnectError as error:
+                if not self._failures:  # never connected: a wrong address is told at once
+                    raise Unreachable(str(error)) from None
+                self._count_failure(str(error))
+                continue
+            self._client = RestoreClient()
+            self._number_of.clear()
+            self._pings.clear()
+            for question in list(self._questions):
+                self._send_question(question)
+
+    def _recover(self, error: ConnectionLost, *, may_repeat: bool = True) -> None:
+        self.close()
+        if not may_repeat:
+            raise Unreachable(f"the connection was lost before the server answered: {error}; run the command again")
+        self._count_failure(str(error))
+        try:
+            self._opened()
+        except ConnectionLost as again:
+            self._recover(again)
+
+    def _count_failure(self, reason: str) -> None:
+        self._failures += 1
+        if self._failures >= TRIES:
+            raise Unreachable(f"the connection was lost, {TRIES} times in a row: {reason}")
+        self._sleep(min(LONGEST_PAUSE_S, 2 ** (self._failures - 1)))
+
+    def _pause(self, seconds: int, error: RemoteError) -> None:
+        self._failures += 1
+        if self._failures >= TRIES:
+            raise _refusal(error)
+        self._sleep(min(LONGEST_PAUSE_S, max(1, seconds)))
+
+
+class _Again(Exception):
+    """The server asks to try later."""
+
+    def __init__(self, error: RemoteError) -> None:
+        super().__init__(error.text)
+        self.error = error
+        self.seconds = error.retry_after_s
+
+
+def _raised(error: RemoteError) -> Exception:
+    return _Again(error) if error.retryable else _refusal(error)
+
+
+def _refusal(error: RemoteError) -> Exception:
+    if error.code is ErrorCode.NOT_FOUND:
+        return NotThere(f"the server: {error.text}")
+    code = error.code.name.lower().replace("_", " ")
+    return Refused(f"the server refused: {error.text} ({code})", conflict=error.code is ErrorCode.CONFLICT)
+
+
+def _last_sequence(items: Sequence[Any]) -> int:
+    highest = -1
+    for item in items:
+        try:
+            highest = max(highest, SnapshotRecord.read_unverified(item.record).sequence)
+        except FormatError:
+            continue
+    return highest
