@@ -1,7 +1,7 @@
 """Small files travel in bundles: one after the other in a blob, cut by content at file boundaries.
 
-A bundle ends after a file whose hash says so, with odds that follow the file's length, so that bundles of the same files
-are the same wherever they begin, once the first cut is found: an agent without state sends nearly nothing anew.
+A bundle ends after a file whose hash says so, with odds that follow the file's length, so that bundles of the same
+files are the same wherever they begin, once the first cut is found: an agent without state sends nearly nothing anew.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """What the root of a listing says about the machine: disks, system, time zone, for whoever has to rebuild it.
 
-Only what stays the same from run to run. Disks only as root, each tool only where it exists, for a few seconds, and never
-more than FACT_LIMIT bytes; the tools run while files are scanned.
+Only what stays the same from run to run. Disks only as root, each tool only where it exists, for a few seconds, and
+never more than FACT_LIMIT bytes; the tools run while files are scanned.
 """
 
 import contextlib

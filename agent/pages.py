@@ -39,6 +39,7 @@ NAME, TYPE, UID, GID, SIZE, PLACES, XATTRS, ACL_NAMES, FLAGS, DELTA, USER, GROUP
     20,
 )
 SECTION_OVERHEAD = 12
+UNFLAGGED = EntryFlag(0)
 OWNER_BYTES = 270
 """An owner's number and name at most."""
 
@@ -165,7 +166,7 @@ class ListingBuilder:
             entry.places = tuple(Place(draft.reference(ref), at, length) for ref, at, length in content.stretches)
         self._append(directory, encode_entry(entry, draft.users, draft.groups), row)
 
-    def copy(self, old: OldEntries, start: int, count: int, flag: EntryFlag = EntryFlag(0)) -> None:
+    def copy(self, old: OldEntries, start: int, count: int, flag: EntryFlag = UNFLAGGED) -> None:
         """Entries of the old listing, as they were but for a flag; flagged ones are looked at again next time."""
         size = len(NO_ROW)
         for index in range(start, start + count):

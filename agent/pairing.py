@@ -1,8 +1,8 @@
 """The sealing pair: the server's newest is taken back only if it was made for the present passkey and recipients.
 
-An agent without state knows its own pair again by the MAC in its record; a server that offers an older one, or somebody
-else's, gets a new pair instead. gpg runs when a pair is made, and to bring recipients' keys into their short form, which
-is remembered by the key files' hash: a run that finds everything as it was runs no other program.
+An agent without state knows its own pair again by the MAC in its record; a server that offers an older one, or
+somebody else's, gets a new pair instead. gpg runs when a pair is made, and to bring recipients' keys into their short
+form, which is remembered by the key files' hash: a run that finds everything as it was does without it.
 """
 
 import hashlib

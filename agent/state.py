@@ -169,15 +169,19 @@ class ListingWriter:
             view = view[os.write(self._fd, view) :]
 
 
-def read_pages(path: str, machine: bytes, pair: bytes) -> Iterator[StatePage]:
-    """The pages of a listing, as far as they are good; none for a file that is not there or not of this pair."""
+def read_pages(path: str, machine: bytes, pair: bytes | None) -> Iterator[StatePage]:
+    """The pages of a listing, as far as they are good; none for a file that is not there or not of this pair.
+
+    No ``pair``: any pair of this machine.
+    """
     try:
         file = open(path, "rb", opener=_read_only)  # noqa: SIM115 - closed by the with below
     except OSError:
         return
     with file:
         try:
-            if file.read(HEAD.size) != _head(machine, pair):
+            head = file.read(HEAD.size)
+            if len(head) != HEAD.size or head != _head(machine, HEAD.unpack(head)[3] if pair is None else pair):
                 return
             while (page := _read_block(file.read)) is not None:
                 yield page

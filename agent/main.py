@@ -1,0 +1,216 @@
+"""`mastodon-agent`: backs this machine up, once. All errors end here, as a line that says what to do."""
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+from mastodon import __version__
+from mastodon.host.durable import DiskError
+from mastodon.host.socket_tls import connect
+from mastodon.sealed.content import file_hash_key
+from mastodon.sealed.errors import FormatError
+from mastodon.sealed.machine_secret import MachineSecret
+from mastodon.sealed.snapshot import INCOMPLETE, SnapshotStatus
+from mastodon.sealed.url import MachineUrl
+from mastodon.wire.append_client import Introduction
+from mastodon.wire.messages import Finish
+from mastodon_agent import state
+from mastodon_agent.backup import Backup, Clocks, Job, NothingCommitted, Outcome
+from mastodon_agent.connection import Connection, NoConnection, Patience, ServerRefused
+from mastodon_agent.console import Console
+from mastodon_agent.dry_run import DryRun
+from mastodon_agent.estimate import Estimate
+from mastodon_agent.explain import explain
+from mastodon_agent.intake import ReaderCrashed
+from mastodon_agent.lock import RunLock
+from mastodon_agent.options import Options, UsageError, parse_options
+from mastodon_agent.pairing import Credentials, RecipientsRefused, load_recipients
+from mastodon_agent.progress import ProgressBar
+from mastodon_agent.reader_process import ReaderProcess, ReaderSetting
+from mastodon_agent.ring import OtherEnded
+from mastodon_agent.scan import OldListing, Scan, ScanRules
+from mastodon_agent.trust_memory import TrustMemory
+
+COMPLETE, PARTIAL, NOTHING, USAGE, NO_CONNECTION = range(5)
+ALPN = "mastodon/1"
+NONCE_LENGTH = 16
+
+
+class Interrupted(Exception):
+    """Somebody ended the run."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; its exit code."""
+    try:
+        options = parse_options(sys.argv[1:] if arguments is None else arguments, os.environ)
+    except UsageError as error:
+        print(f"mastodon-agent: {error}", file=sys.stderr)
+        return USAGE
+    for name in ("MASTODON_URL", "MASTODON_URL_FILE", "MASTODON_PASSKEY_FILE"):
+        os.environ.pop(name, None)  # not for the programs that are started
+    console = Console(options.verbosity, options.json)
+    try:
+        return _run(options, console)
+    except UsageError as error:
+        return _end(console, USAGE, str(error))
+    except NoConnection as error:
+        return _end(console, NO_CONNECTION, str(error))
+    except (KeyboardInterrupt, Interrupted):
+        return _end(console, NOTHING, "interrupted; what was sent is kept, the next run goes on from there")
+    except BrokenPipeError:
+        return NOTHING
+    except (NothingCommitted, ServerRefused, ReaderCrashed, DiskError, RecipientsRefused, FormatError) as error:
+        return _end(console, NOTHING, str(error))
+    except OtherEnded:
+        return _end(console, NOTHING, "the process that reads files was killed: is memory short?")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _end(console, NOTHING, f"{where}{error.strerror or error}")
+    except Exception as error:
+        if os.environ.get("MASTODON_DEBUG"):
+            raise
+        what = f"{type(error).__name__}: {error}" if not _is_openpgp(error) else str(error)
+        return _end(console, NOTHING, what)
+
+
+def _is_openpgp(error: Exception) -> bool:
+    """Whether gpg refused: asked without importing what nearly no run needs."""
+    module = sys.modules.get("mastodon.host.openpgp")
+    return module is not None and isinstance(error, module.OpenPGPError)
+
+
+def _end(console: Console, code: int, text: str) -> int:
+    console.clear()
+    console.error(text)
+    return code
+
+
+def _run(options: Options, console: Console) -> int:
+    for text in options.warnings:
+        console.say(text)
+    if options.explain is not None:
+        text = explain(options.explain, options.tree(), options.rules, options.one_file_system)
+        console.result("explain", text=text)
+        return COMPLETE
+    if options.dry_run:
+        return _dry_run(options, console)
+    _make_state_directory(options.state)
+    lock = RunLock(options.state)
+    if not lock.take():
+        console.say("another run is still at work; this one has nothing to do")
+        return COMPLETE
+    assert options.url is not None  # parse_options sees to that
+    signal.signal(signal.SIGTERM, _interrupt)
+    return _back_up(options, options.url, console)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise Interrupted
+
+
+def _make_state_directory(path: str) -> None:
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(13, os.strerror(13), path)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}: name a directory for the state with --state") from None
+
+
+def _rules(options: Options) -> ScanRules:
+    """The scan's rules; the state itself is never backed up, since it changes while it would be read."""
+    try:
+        st = os.stat(options.state)
+        own = (st.st_dev, st.st_ino)
+    except OSError:
+        own = None
+    return ScanRules(options.rules, options.one_file_system, own)
+
+
+def _back_up(options: Options, url: MachineUrl, console: Console) -> int:
+    begun = time.monotonic()
+    secret = MachineSecret(url.secret)
+    credentials = Credentials(options.passphrase, load_recipients(options.state, options.recipients))
+    memory = TrustMemory(options.state, secret.machine_id)
+    nonce = os.urandom(NONCE_LENGTH)
+    with contextlib.ExitStack() as stack:
+        # Both fork, so both come before the connection and its threads.
+        _show_progress(options, console, stack)
+        setting = ReaderSetting(
+            options.tree(), _rules(options), file_hash_key(secret.id_key), secret.machine_id, time.time_ns
+        )
+        reader = ReaderProcess(setting)
+        stack.callback(reader.close)
+        introduction = Introduction(
+            secret.machine_id, secret.signing_key, nonce, memory.remembered.sequence, memory.remembered.hash,
+            __version__, time.time_ns,
+        )  # fmt: skip
+        connection = Connection(
+            lambda: connect(url.hosts, url.servers, ALPN),
+            introduction,
+            Patience(start_s=min(120.0, options.retry_s), later_s=options.retry_s),
+            time.monotonic,
+            console.say,
+        )
+        finish: list[Finish] = []
+        stack.callback(lambda: connection.close(finish[0] if finish else None))
+        answer = connection.open()
+        if answer.mail:
+            console.detail(f"{len(answer.mail)} orders wait on the server; this release does not obey any")
+        outcome = _one_backup(options, secret, credentials, nonce, connection, reader, memory, console)
+        code = PARTIAL if outcome.status is SnapshotStatus.PARTIAL else COMPLETE
+        finish.append(Finish(code, outcome.status.name.lower()))
+    console.summary(outcome, time.monotonic() - begun)
+    return code
+
+
+def _one_backup(
+    options: Options, secret: MachineSecret, credentials: Credentials, nonce: bytes, connection: Connection,
+    reader: ReaderProcess, memory: TrustMemory, console: Console,
+) -> Outcome:  # fmt: skip
+    job = Job(
+        secret, credentials, options.state, options.roots(), tuple(one.text for one in options.patterns),
+        options.reread, options.checkpoint_s,
+    )  # fmt: skip
+    clocks = Clocks(time.time_ns, time.monotonic, os.urandom)
+    return Backup(job, nonce, connection, reader, memory, clocks, console).run()
+
+
+def _show_progress(options: Options, console: Console, stack: contextlib.ExitStack) -> None:
+    """A bar, where somebody looks at a terminal."""
+    if options.json or options.verbosity < 0 or not sys.stderr.isatty():
+        return
+    estimate = Estimate(options.tree(), _rules(options))
+    stack.callback(estimate.close)
+    console.show_bar(ProgressBar(sys.stderr, estimate.total, not os.environ.get("NO_COLOR")))
+
+
+def _dry_run(options: Options, console: Console) -> int:
+    pages: Iterator[state.StatePage] = iter(())
+    if options.url is not None:
+        machine = MachineSecret(options.url.secret).machine_id
+        pages = state.read_pages(os.path.join(options.state, state.NAME), machine, None)
+
+    def would_read(path: bytes, size: int) -> None:
+        console.result(
+            "would_read", text=f"{size:>14,} {console.printable(path)}", path=console.printable(path), size=size
+        )
+
+    visitor = DryRun(would_read, console.note)
+    Scan(options.tree(), _rules(options), OldListing(pages), visitor).run()
+    console.result(
+        "dry_run",
+        text=f"{visitor.files:,} files with {visitor.content_bytes:,} bytes would be read, "
+        f"{visitor.unchanged_entries:,} entries are unchanged",
+        files=visitor.files, bytes=visitor.content_bytes, unchanged=visitor.unchanged_entries,
+    )  # fmt: skip
+    return PARTIAL if INCOMPLETE.intersection(visitor.reasons) else COMPLETE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
