@@ -36,7 +36,7 @@ def accepted_flips(
 def accepted_cuts(
     parse: Callable[[bytes], Any], data: bytes, errors: type[Exception] | tuple[type[Exception], ...], step: int = 1
 ) -> list[int]:
-    """Lengths to which ``data`` could be cut, or by which it could be lengthened (above its own), and still be taken."""
+    """Lengths to which ``data`` could be cut, or (above its own) be lengthened, and still be taken."""
     taken = []
     cases = [data[:length] for length in range(0, len(data), step)]
     for candidate in [*cases, data + b"\0", data + data]:

@@ -253,10 +253,9 @@ class InsideTests(SynchronousTestCase):
 
 
 class HeaderTests(SynchronousTestCase):
-    def changed(self, offset: int, value: bytes, data: bytes | None = None) -> bytes:
-        data = bytearray(data or sealed_blob(BlobKind.PAGE, b"short", [b"1" * 32, b"2" * 32])[1])
-        data[offset : offset + len(value)] = value
-        return bytes(data)
+    def changed(self, offset: int, value: bytes) -> bytes:
+        data = sealed_blob(BlobKind.PAGE, b"short", [b"1" * 32, b"2" * 32])[1]
+        return data[:offset] + value + data[offset + len(value) :]
 
     def test_later_versions(self):
         """Versions, suites, kinds, kind versions and critical flags that are not known are Unsupported."""

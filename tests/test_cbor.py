@@ -94,7 +94,7 @@ class CborTests(SynchronousTestCase):
 
     def test_sixteen_deep_is_taken(self):
         """An item may stand inside 16 arrays, and not inside 17."""
-        value: list = []
+        value: list[object] = []
         for _ in range(16):
             value = [value]
         self.assertEqual(cbor.decode(b"\x81" * 16 + b"\x80", LIMIT), value)

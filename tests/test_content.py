@@ -84,7 +84,8 @@ class MapTests(SynchronousTestCase):
     def test_shape(self):
         """Anything but the places is refused; extensions follow their rule."""
         flat = [0, 0, 100]
-        for body in ([], {}, {0: 5}, {0: [0]}, {0: flat, 1: 0}, {0: flat, 23: []}, {0: ["0", 0, 1]}):
+        bodies: tuple[object, ...] = ([], {}, {0: 5}, {0: [0]}, {0: flat, 1: 0}, {0: flat, 23: []}, {0: ["0", 0, 1]})
+        for body in bodies:
             self.assertRaises(Malformed, decode_map, cbor.encode(body), 1)
         self.assertEqual(decode_map(cbor.encode({0: flat, 23: [[2, b""]]}), 1), (Place(0, 0, 100),))
         self.assertRaises(Unsupported, decode_map, cbor.encode({0: flat, 23: [[1, b""]]}), 1)

@@ -77,7 +77,7 @@ def _draw_content(draw, entry):
             entry.delta = Delta(1, b"b" * 32, 15, base)
 
 
-def body_of(entry: Entry) -> dict:
+def body_of(entry: Entry) -> dict[int, object]:
     return encode_entry(entry, {}, {})
 
 
@@ -154,8 +154,9 @@ class EntryTests(SynchronousTestCase):
                              (DEVICE, 11)]:  # fmt: skip
             short = {key: value for key, value in body.items() if key != number}
             self.assertRaises(Malformed, decoded, short)
-        for body in (None, [], b"", {}):
-            self.assertRaises(Malformed, decoded, body)
+        nothings: tuple[object, ...] = (None, [], b"", {})
+        for nothing in nothings:
+            self.assertRaises(Malformed, decoded, nothing)
 
     def test_content_that_could_not_be_read(self):
         """A file without content is only taken with the error that says why; an empty one needs none."""

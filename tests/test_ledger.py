@@ -47,6 +47,7 @@ from mastodon.sealed.ledger_entries import (
     SpoolChanged,
     Succeeded,
 )
+from mastodon.sealed.purposes import Purpose, hasher
 from mastodon.sealed.schema import key, octets
 from tests import sealed_samples as samples
 from tests.hostile import accepted_flips, peak_memory, quick
@@ -278,8 +279,6 @@ class DamageTests(SynchronousTestCase):
 
 def hashed(length: int | None, sequence: int, kind: int, flags: int, payload: bytes) -> bytes:
     """An entry as whoever can write the chain could make it."""
-    from mastodon.sealed.purposes import Purpose, hasher
-
     actual = ENTRY_HEAD.size - 4 + len(payload) + 32
     bare = ENTRY_HEAD.pack(actual if length is None else length, kind, flags, 0, sequence, 0, b"")[:-4]
     check = hasher(Purpose.LEDGER_ENTRY_HEAD)

@@ -1,5 +1,7 @@
 """The machine secret: one id per secret, and keys that have nothing to do with each other."""
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from twisted.trial.unittest import SynchronousTestCase
 
 from mastodon.sealed.errors import Malformed
@@ -48,9 +50,6 @@ class PurposeTests(SynchronousTestCase):
 
     def test_hkdf_is_rfc_5869(self):
         """Extract and Expand are those of the RFC, purpose as salt and as info."""
-        from cryptography.hazmat.primitives.hashes import SHA256
-        from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
-
         root = hkdf_extract(Purpose.MACHINE_SECRET, b"secret")
         for context in (b"", b"context"):
             info = Purpose.BLOB_KEY.prefix + context

@@ -30,7 +30,7 @@ class RunTests(SynchronousTestCase):
     def test_seal_is_bound_to_machine_pair_and_nonce(self):
         """Moved to another machine, pair or run, the same seal does not open."""
         for changes in ({"machine": OTHER.machine_id}, {"pair": b"q" * 16}, {"nonce": b"m" * 16}):
-            moved = replace(samples.run_record(), **changes)
+            moved = replace(samples.run_record(), **changes)  # type: ignore[arg-type]
             self.assertRaises(Forged, moved.open, samples.PRIVATE)
 
     def test_commitment(self):

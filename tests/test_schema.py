@@ -71,7 +71,8 @@ class BodyTests(SynchronousTestCase):
         ):  # fmt: skip
             error = self.assertRaises(Malformed, Sample.from_body, GOOD | change)
             self.assertIn(word, str(error))
-        for body in ([], None, b"", {0: b"hash"}, {1: 1}):
+        bodies: list[object] = [[], None, b"", {0: b"hash"}, {1: 1}]
+        for body in bodies:
             self.assertRaises(Malformed, Sample.from_body, body)
 
     def test_later_releases(self):
@@ -83,14 +84,17 @@ class BodyTests(SynchronousTestCase):
         """Even extensions are ignored, odd ones refused, disorder is Malformed."""
         self.assertEqual(Sample.from_body(GOOD | {23: [[0, b""], [4, b"x"]]}), Sample.from_body(GOOD))
         self.assertRaises(Unsupported, Sample.from_body, GOOD | {23: [[0, b""], [1, b""]]})
-        for bad in ([], [[4, b""], [2, b""]], [[2, b""], [2, b""]], [[2]], [[2, 2]], [["2", b""]], {}, [[-2, b""]],
-                    [[1 << 16, b""]], 0, [2], [[True, b""]]):  # fmt: skip
+        bads: list[object] = [
+            [], [[4, b""], [2, b""]], [[2, b""], [2, b""]], [[2]], [[2, 2]], [["2", b""]], {}, [[-2, b""]],
+            [[1 << 16, b""]], 0, [2], [[True, b""]],
+        ]  # fmt: skip
+        for bad in bads:
             self.assertRaises(Malformed, Sample.from_body, GOOD | {23: bad})
 
     def test_packed_extensions(self):
         """The same rules in a binary head; no bytes stand for none, and an encoded empty map is not canonical."""
-        self.assertIsNone(check_packed_extensions("x", b""))
-        self.assertIsNone(check_packed_extensions("x", cbor.encode([[2, b"y"]])))
+        check_packed_extensions("x", b"")
+        check_packed_extensions("x", cbor.encode([[2, b"y"]]))
         self.assertRaises(Malformed, check_packed_extensions, "x", cbor.encode([]))
         self.assertRaises(Malformed, check_packed_extensions, "x", b"\xff")
         self.assertRaises(Unsupported, check_packed_extensions, "x", cbor.encode([[3, b"y"]]))

@@ -30,11 +30,11 @@ class SnapshotTests(SynchronousTestCase):
     def test_status_and_counts(self):
         """Complete means that nothing is missing; counts are ascending, each reason once, none zero."""
         for reason in Reason:
-            counts = {"status": SnapshotStatus.COMPLETE, "counts": ((reason, 1),)}
+            changes = {"status": SnapshotStatus.COMPLETE, "counts": ((reason, 1),)}
             if reason in INCOMPLETE:
-                self.assertRaises(Malformed, signed, **counts)
+                self.assertRaises(Malformed, signed, **changes)
             else:
-                self.assertTrue(signed(**counts))
+                self.assertTrue(signed(**changes))
         for counts in (((Reason.GREW, 1), (Reason.GONE, 1)), ((Reason.GONE, 1),) * 2, ((Reason.GONE, 0),)):
             self.assertRaises(Malformed, signed, counts=counts)
         self.assertRaises(Unsupported, signed, counts=((10, 1),))
