@@ -24,7 +24,7 @@ def parse_invitation(line: str) -> Server:
     match = _FORM.fullmatch(line.strip())
     if match is None or not 0 < int(match["port"]) < 65536:
         raise RestoreError(
-            "not an invitation: expected mastodon+admin://NAME@HOST:PORT/?server=PIN, as printed by `mastodon admin add`"
+            "no invitation: expected mastodon+admin://NAME@HOST:PORT/?server=PIN, as printed by `mastodon admin add`"
         )
     pins = []
     for name, value in parse_qsl(match["query"], keep_blank_values=True):

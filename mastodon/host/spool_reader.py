@@ -17,7 +17,15 @@ from mastodon.sealed.blob import HEAD as BLOB_HEAD
 from mastodon.sealed.blob import ID_LENGTH, BlobHeader, parse_header
 from mastodon.sealed.enrolment import Enrolment
 from mastodon.sealed.errors import FormatError
-from mastodon.sealed.ledger import ENTRY_HEAD, ENTRY_LIMIT, FLAG_CRITICAL, HASH_LENGTH, SEGMENT_HEAD, SegmentReader
+from mastodon.sealed.ledger import (
+    CHECK_LENGTH,
+    ENTRY_HEAD,
+    ENTRY_LIMIT,
+    FLAG_CRITICAL,
+    HASH_LENGTH,
+    SEGMENT_HEAD,
+    SegmentReader,
+)
 from mastodon.sealed.ledger_entries import (
     ENTRY_TYPES,
     AdminAdded,
@@ -29,11 +37,13 @@ from mastodon.sealed.ledger_entries import (
     SnapshotCommitted,
 )
 from mastodon.sealed.pack import END_MAGIC, HEAD, INDEX_ROW, MAGIC, PACK_LIMIT, RUN_LENGTH, RUNS_LIMIT, TRAILER
+from mastodon.sealed.purposes import Purpose, hasher
 from mastodon.sealed.run import RunRecord, run_id
 from mastodon.sealed.snapshot import SnapshotRecord
 
 LONGEST_HEADER = BLOB_HEAD.size + ID_LENGTH * (1 << 17)
 FIRST_READ = 4096
+KNOWN = frozenset(LedgerEntryType)
 
 
 @dataclass(slots=True)
@@ -116,13 +126,13 @@ class LedgerRecords:
 
 
 def salvaged_entries(data: bytes, start: int) -> Iterator[tuple[EntryBody, int]]:
-    """Entries behind damage: wherever a head and a body make sense. Their hashes prove nothing any more."""
+    """Entries behind damage: wherever a head fits its check and a body makes sense. Their hashes prove nothing."""
     at = start
     while at + ENTRY_HEAD.size + HASH_LENGTH < len(data):
-        length, kind, flags, zero, _sequence, time_ns = ENTRY_HEAD.unpack_from(data, at)
+        length, kind, flags, _, _sequence, time_ns, check = ENTRY_HEAD.unpack_from(data, at)
         end = at + 4 + length
-        plausible = ENTRY_HEAD.size - 4 + HASH_LENGTH < length <= ENTRY_LIMIT and not zero and flags <= 3
-        if plausible and end <= len(data) and kind in set(LedgerEntryType):
+        plausible = ENTRY_HEAD.size - 4 + HASH_LENGTH < length <= ENTRY_LIMIT and end <= len(data)
+        if plausible and kind in KNOWN and check == _head_check(data[at : at + ENTRY_HEAD.size - CHECK_LENGTH]):
             body = ENTRY_TYPES[LedgerEntryType(kind)]
             if bool(flags & FLAG_CRITICAL) == body.CRITICAL:
                 try:
@@ -176,12 +186,12 @@ def read_pack_index(path: Path, machine: bytes) -> PackFile | None:
         front = os.pread(fd, FIRST_READ, 0)
         if len(front) < HEAD.size or front[:4] != MAGIC:
             raise FormatError("no pack: its beginning is missing or overwritten")
-        owner, count = HEAD.unpack_from(front)[7:9]
+        owner = HEAD.unpack_from(front)[7]
         if owner != machine:
             return None
         if size > PACK_LIMIT:
             raise FormatError("longer than a pack can be")
-        runs, start = _read_runs(fd, count)
+        runs, start = _read_runs(fd)
         blobs = _indexed(fd, size, start)
         if blobs is None:
             blobs = list(walk_blobs(fd, start, size))
@@ -201,15 +211,16 @@ def walk_blobs(fd: int, start: int, size: int) -> Iterator[tuple[bytes, int, int
 
 def front_length(fd: int) -> int:
     """Where the blobs of an open pack begin. Raises FormatError."""
-    head = os.pread(fd, HEAD.size, 0)
-    if len(head) < HEAD.size:
+    return _read_runs(fd)[1]
+
+
+def _read_runs(fd: int) -> tuple[list[tuple[bytes, int, int]], int]:
+    front = os.pread(fd, HEAD.size, 0)
+    if len(front) < HEAD.size:
         raise FormatError("cut short in its head")
-    return _read_runs(fd, HEAD.unpack(head)[8])[1]
-
-
-def _read_runs(fd: int, count: int) -> tuple[list[tuple[bytes, int, int]], int]:
+    count, extended = HEAD.unpack(front)[8:10]
     runs = []
-    at = HEAD.size
+    at = HEAD.size + extended
     for _ in range(min(count, RUNS_LIMIT)):
         head = os.pread(fd, RUN_LENGTH.size, at)
         if len(head) < RUN_LENGTH.size:
@@ -254,6 +265,12 @@ def _header_at(fd: int, at: int) -> BlobHeader | None:
         return parse_header(os.pread(fd, LONGEST_HEADER, at))
     except FormatError:
         return None
+
+
+def _head_check(bare: bytes) -> bytes:
+    state = hasher(Purpose.LEDGER_ENTRY_HEAD)
+    state.update(bare)
+    return state.digest(length=CHECK_LENGTH)
 
 
 def _read_at(path: Path, offset: int, length: int) -> bytes:

@@ -43,6 +43,7 @@ class Memory:
         self._clock_ns = clock_ns
         self._machines: dict[bytes, SeenHead] = {}
         self._book: SeenBook | None = None
+        self._book_floor = 0
         if path is not None and path.exists():
             self._read(path)
 
@@ -86,6 +87,10 @@ class Memory:
         newest = history.newest
         if newest is None:
             return
+        floor = max(one.record.book_version for one in history.snapshots)
+        if floor > self._book_floor:
+            self._book_floor = floor
+            self._write()
         seen = self._machines.get(machine)
         if seen is None or newest.record.sequence > seen.sequence:
             self._machines[machine] = SeenHead(newest.record.sequence, newest.hash, self._clock_ns())
@@ -94,6 +99,11 @@ class Memory:
     def check_book(self, version: int, digest: bytes, previous: bytes) -> None:
         """Raise WentBack for a book that is older than the newest seen, or of another history."""
         seen = self._book
+        if version < self._book_floor:
+            raise WentBack(
+                f"book version {version} is shown, but a machine has obeyed an order made under version "
+                f"{self._book_floor}: the server went back"
+            )
         if seen is None:
             return
         if version < seen.version:
@@ -118,6 +128,7 @@ class Memory:
             for name, head in content["machines"].items():
                 seen = SeenHead(int(head["sequence"]), bytes.fromhex(head["hash"]), int(head["seen_ns"]))
                 self._machines[bytes.fromhex(name)] = seen
+            self._book_floor = int(content.get("book_floor", 0))
             book = content.get("book")
             if book:
                 self._book = SeenBook(int(book["version"]), bytes.fromhex(book["hash"]))
@@ -136,6 +147,8 @@ class Memory:
                 for machine, head in sorted(self._machines.items())
             }
         }
+        if self._book_floor:
+            content["book_floor"] = self._book_floor
         if self._book is not None:
             content["book"] = {"version": self._book.version, "hash": self._book.hash.hex()}
         write_file(self._path, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")

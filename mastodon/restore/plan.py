@@ -13,7 +13,6 @@ from mastodon.restore.blobs import BlobReader, LostBlob, OpenBlob
 from mastodon.restore.errors import Distrusted
 from mastodon.restore.history import Snapshot
 from mastodon.sealed.blob import BlobKind
-from mastodon.sealed.entry import HOLE, Entry
 from mastodon.sealed.errors import FormatError, Malformed
 from mastodon.sealed.listing import Directory, Key, Root, Section, decode_page, first_key
 
@@ -89,36 +88,20 @@ class Listing:
             if blob.kind is not BlobKind.PAGE:
                 raise Malformed(f"a {blob.kind.name.lower()} where a page should be")
             sections = decode_page(blob.plaintext, len(blob.references))
-            _check_page(sections, keys[index], end, len(blob.references))
+            _check_page(sections, keys[index], end)
         except FormatError as error:
             return LostPage(keys[index], end, str(error))
         return Page(blob.references, sections)
 
 
-def _check_page(sections: Sequence[Section], first: Key, end: Key | None, references: int) -> None:
-    """The page lies where the root says, uses exactly its visible references, and has names only."""
+def _check_page(sections: Sequence[Section], first: Key, end: Key | None) -> None:
+    """The page lies where the root says, and has names only."""
     if first_key(sections) != first:
         raise Malformed("the page starts with another name than the root says")
     if end is not None and (sections[-1].directory, sections[-1].entries[-1].name) >= end:
         raise Malformed("the page runs into the next one")
-    used: set[int] = set()
-    for section in sections:
-        for entry in section.entries:
-            if not entry.name and section.directory:
-                raise Malformed("an entry without a name")
-            if entry.places or entry.delta:
-                used.update(_references(entry))
-    used.discard(HOLE)
-    if len(used) != references:
-        raise Malformed("visible and sealed references differ")
-
-
-def _references(entry: Entry) -> Iterator[int]:
-    for place in entry.places:
-        yield place.reference
-    if entry.delta is not None:
-        for place in entry.delta.base_places:
-            yield place.reference
+    if any(not entry.name and section.directory for section in sections for entry in section.entries):
+        raise Malformed("an entry without a name")
 
 
 def show_path(directory: Directory, name: bytes | None = None) -> str:

@@ -14,6 +14,7 @@ from mastodon.restore.plan import printable_bytes, show_path
 from mastodon.restore.report import Report
 from mastodon.sealed.entry import Entry, EntryFlag, EntryType
 from mastodon.sealed.listing import Directory
+from mastodon.sealed.snapshot import Notice
 
 _TYPES = {
     EntryType.FILE: stat.S_IFREG,
@@ -45,6 +46,7 @@ def snapshot_fields(one: Snapshot) -> dict[str, Any]:
         "root": record.root.hex(),
         "pair": record.pair.hex(),
         "predecessor": record.predecessor.hex(),
+        "notices": notices(record.notices),
     }
 
 
@@ -53,7 +55,15 @@ def snapshot_line(one: Snapshot) -> str:
     record = one.record
     counts = ", ".join(f"{count} {reason.name.lower().replace('_', ' ')}" for reason, count in record.counts if count)
     status = record.status.name.lower()
-    return f"{record.sequence:6}  {show_time(record.time_ns)}  {status:10}  {one.hash.hex()[:16]}  {counts}".rstrip()
+    noticed = "; ".join([counts, *notices(record.notices)] if counts else notices(record.notices))
+    return f"{record.sequence:6}  {show_time(record.time_ns)}  {status:10}  {one.hash.hex()[:16]}  {noticed}".rstrip()
+
+
+def notices(bits: int) -> list[str]:
+    """What the agent noticed, in words; a bit that is not known as its number."""
+    known = [notice.name.lower().replace("_", " ") for notice in Notice if notice & bits and notice.name]
+    unknown = bits & ~sum(Notice)
+    return known + ([f"notice {unknown:#x}"] if unknown else [])
 
 
 def entry_fields(directory: Directory, entry: Entry) -> dict[str, Any]:

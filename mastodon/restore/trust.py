@@ -157,7 +157,7 @@ class Trust:
     def _may_use(self, believed: BelievedPair) -> bool:
         if self._accept or (believed.record.pair, believed.hash) in self.known.pairs:
             return True
-        return not self.known.pairs and not believed.record.previous
+        return not self.known.pairs and believed.record.number == 1
 
     def _verified(self, offered: Sequence[OfferedPair]) -> dict[bytes, BelievedPair]:
         pairs: dict[bytes, BelievedPair] = {}

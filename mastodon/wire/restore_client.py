@@ -13,6 +13,7 @@ from typing import Any
 from mastodon.sealed import blob
 from mastodon.sealed.blob import HEAD, ID_LENGTH, REFERENCES_LIMIT, SEALED_LIMIT, BlobHeader, parse_header
 from mastodon.sealed.errors import FormatError
+from mastodon.sealed.schema import EXTENSIONS_LIMIT
 from mastodon.wire.errors import BadMessage, OutOfTurn, RemoteError
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
 from mastodon.wire.messages import Error, Keepalive, Message
@@ -212,7 +213,9 @@ def split_ids(ids: bytes) -> Sequence[bytes]:
 
 def _size_at(buffer: bytearray, at: int) -> int:
     """The whole size of the blob that begins here; checked against its bounds before anything is waited for."""
-    magic, *_, sealed, count = HEAD.unpack_from(buffer, at)
+    magic, *_, sealed, count, extended = HEAD.unpack_from(buffer, at)
     if magic != blob.MAGIC or not sealed or sealed > SEALED_LIMIT or count > REFERENCES_LIMIT:
         raise BadMessage("data that is no blob")
-    return int(HEAD.size + ID_LENGTH * count + sealed)
+    if extended > EXTENSIONS_LIMIT:
+        raise BadMessage("a blob with extensions beyond their bound")
+    return int(HEAD.size + ID_LENGTH * count + extended + sealed)
