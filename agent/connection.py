@@ -145,14 +145,13 @@ class Connection:
 
     def commit(self, record: bytes) -> Committed | Missing:
         """Commit a snapshot record. Raises SnapshotRefused."""
-        self._committed = None
-        self._ask(record_hash(record), NewSnapshot(record))
+        request = self._ask(record_hash(record), NewSnapshot(record))
         with self._changed:
-            self._wait_for(lambda: self._committed is not None)
+            self._wait_for(lambda: request not in self._requests)
             word = self._committed
-        if isinstance(word, SnapshotRefused) or word is None:
-            raise word or SnapshotRefused("no answer")
-        return word
+        if isinstance(word, Committed | Missing):
+            return word
+        raise word or SnapshotRefused("no answer")
 
     def refresh(self) -> Answer:
         """Check in again on a new connection."""
