@@ -9,7 +9,7 @@ import os
 import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,11 +75,11 @@ class Made:
 
 
 class TinyBackup:
-    """One machine's backups. ``seal_envelope`` turns a payload into an envelope."""
+    """One machine's backups. ``envelope_of`` turns a payload into an envelope: gpg under the passphrase unless given."""
 
     def __init__(
         self, secret: bytes = b"s" * 32, passphrase: bytes = PASSPHRASE, tenant: bytes = TENANT,
-        recipients: Sequence[bytes] = (), envelope: bytes | None = None, seed: bytes = b"e" * 32,
+        recipients: Sequence[bytes] = (), envelope_of: Callable[[bytes], bytes] | None = None, seed: bytes = b"e" * 32,
     ) -> None:  # fmt: skip
         self.secret = MachineSecret(secret)
         self.url = MachineUrl("web01", secret, (("backup.example", 7410),))
@@ -89,20 +89,19 @@ class TinyBackup:
         self.sequence = 0
         self.head = b""
         self.hash_key = file_hash_key(self.secret.id_key)
-        self.pair = self.add_pair(b"p" * 16, seed, passphrase, recipients, envelope)
+        self._envelope_of = envelope_of or (lambda payload: gpg_symmetric(payload, passphrase))
+        self.pair = self.add_pair(b"p" * 16, seed, passphrase, recipients)
         self._run = 0
         self.new_run()
 
     # -- records
 
     def add_pair(
-        self, pair: bytes, seed: bytes, passphrase: bytes = PASSPHRASE, recipients: Sequence[bytes] = (),
-        envelope: bytes | None = None,
-    ) -> PairRecord:  # fmt: skip
+        self, pair: bytes, seed: bytes, passphrase: bytes = PASSPHRASE, recipients: Sequence[bytes] = ()
+    ) -> PairRecord:
         """A further sealing pair, used from the next run on."""
         payload = EnvelopePayload(self.machine, pair, seed).encode()
-        if envelope is None:
-            envelope = gpg_symmetric(payload, passphrase)
+        envelope = self._envelope_of(payload)
         mode = EnvelopeMode.RECIPIENTS if recipients else EnvelopeMode.PASSPHRASE
         previous = record_hash(self.made.pairs[-1][0]) if self.made.pairs else b""
         record = PairRecord(
