@@ -67,7 +67,7 @@ WINDOW_LIMIT = 32 * 1024 * 1024
 
 
 class BlobKind(IntEnum):
-    """What a blob is. 0 is never used; 7-63 are reserved; 128-255 are for experiments."""
+    """What a blob is. 0 is never used; 7-127 are reserved; 128-255 are for experiments."""
 
     ROOT = 1
     PAGE = 2

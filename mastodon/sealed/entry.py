@@ -24,7 +24,7 @@ MAX_FILE_SIZE = (1 << 63) - 1
 
 
 class EntryType(IntEnum):
-    """What an entry is. 8-31 are reserved for later kinds."""
+    """What an entry is. 8-127 are reserved."""
 
     FILE = 1
     DIRECTORY = 2

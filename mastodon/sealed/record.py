@@ -38,7 +38,7 @@ SIGNATURE_LENGTH = 64
 
 
 class RecordType(IntEnum):
-    """What a record says. 0 is never used; 32-127 are reserved; 128-255 are for experiments."""
+    """What a record says. 0 is never used; 12-127 are reserved; 128-255 are for experiments."""
 
     PAIR = 1
     REENVELOPE = 2

@@ -7,7 +7,7 @@ from enum import IntEnum
 
 
 class ErrorCode(IntEnum):
-    """Codes in an ERROR message; each says what the receiver should do. 32-127 are reserved."""
+    """Codes in an ERROR message; each says what the receiver should do. 21-127 are reserved."""
 
     UNKNOWN = 0  # stands for a code of a later release; whether to retry is in the message
     MALFORMED = 1  # the message was not the format: a bug or an attack; the connection closes
