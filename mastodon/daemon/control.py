@@ -83,6 +83,7 @@ class ControlPort(ServerFactory):
         self._store = store
         self._state = state
         self._port: Any = None
+        self._open = contextlib.ExitStack()
 
     def buildProtocol(self, addr: IAddress | None) -> ControlConnection:
         """A connection."""
@@ -91,7 +92,9 @@ class ControlPort(ServerFactory):
     def listen(self, reactor: Any) -> "Deferred[None]":
         """Begin to listen. The store's lock says that no other daemon does; a socket that is there is a leftover."""
         (self._state / SOCKET).unlink(missing_ok=True)
-        with socket.socket(socket.AF_UNIX) as listener, short_path(self._state) as path:
+        # Held until the end: Twisted removes the socket by the path that it was bound to.
+        path = self._open.enter_context(short_path(self._state))
+        with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path)
             os.chmod(path, 0o600)
             listener.listen(BACKLOG)
@@ -104,8 +107,7 @@ class ControlPort(ServerFactory):
         if self._port is None:
             return succeed(None)
         port, self._port = self._port, None
-        (self._state / SOCKET).unlink(missing_ok=True)
-        return maybeDeferred(port.stopListening).addCallback(lambda _: None)
+        return maybeDeferred(port.stopListening).addCallback(lambda _: self._open.close())
 
 
 def ask_daemon(state: Path, command: str, arguments: dict[str, Any]) -> Any:
