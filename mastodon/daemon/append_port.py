@@ -313,8 +313,8 @@ class AppendConnection(FramedConnection):
         work.addBoth(end)
 
     def _failed(self, failure: Failure, about: tuple[bytes, ...]) -> None:
-        if failure.check(Refused):
-            refused: Refused = failure.value
+        refused = failure.value
+        if isinstance(refused, Refused):
             self._log_refusal(refused)
             context = about + (refused.context if isinstance(refused, PackRefused) else ())
             error = make_error(refused.code, refused.text[:1000], context[:1024])

@@ -162,6 +162,11 @@ class FramedConnection(Protocol):
         """Whether nothing more is to be done for this connection."""
         return self._over
 
+    @property
+    def peer_reads(self) -> bool:
+        """Whether the peer takes what is sent to it."""
+        return self._peer_reads
+
     def belong_to(self, unit: Hashable) -> None:
         """The peer has proven who it is: its work counts as this unit's from now on."""
         self.scheduler.move(unit, self.kind, self)

@@ -74,11 +74,12 @@ class MastodonService(Service):
         self._scheduler = Scheduler(self._reactor)
         servers = (self._identity.pin, *config.keys.spare_pins)
         silence = float(config.limits.silence_seconds)
+        bounds = (config.limits.connections, config.limits.handshakes)
         self._append = AppendPort(
-            store, self._scheduler, self._reactor, os.urandom, self._identity.pin, config.limits.connections, silence
+            store, self._scheduler, self._reactor, os.urandom, self._identity.pin, *bounds, silence
         )
         self._restore = RestorePort(
-            store, self._scheduler, self._reactor, servers, self._append_hosts, config.limits.connections, silence
+            store, self._scheduler, self._reactor, servers, self._append_hosts, *bounds, silence
         )
         limits = Limits(float(config.limits.handshake_seconds), config.limits.handshakes)
         for listen, context, factory in (

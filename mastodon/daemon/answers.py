@@ -1,0 +1,233 @@
+"""What a request on the restore port is answered with, sent piece by piece in turn.
+
+Promises: of all answers that a connection is owed only a few pieces are in memory, and none is made while the peer
+does not take what was sent before; blobs are read in threads, a few pieces ahead of the turn.
+"""
+
+import os
+from collections import deque
+from collections.abc import Hashable, Iterable
+from typing import Protocol
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+
+from mastodon.daemon.scheduling import Scheduler
+from mastodon.wire.fair import QUANTUM, Kind
+from mastodon.wire.messages import Message
+from mastodon.wire.restore_messages import DATA_LIMIT, DataItem, Done
+
+READ_AHEAD_PIECES = 2
+ACTIVE = 3
+"""Answers of one connection that are being sent at a time; the others wait."""
+BATCH = 256 * 1024
+ITEM_COST = 1024
+"""Added to each item's size: what it costs to encode."""
+
+Range = tuple[str, int, int]
+
+
+class Gone(Exception):
+    """The connection ended before the answer did."""
+
+
+class Recipient(Protocol):
+    """The connection that asked."""
+
+    def may_send(self) -> bool:
+        """Whether the peer takes more data."""
+
+    def send_bytes(self, frames: bytes) -> None:
+        """Send encoded messages, unless the connection is over."""
+
+
+class Answer(Protocol):
+    """One answer: a source of the scheduler's once it is started."""
+
+    def start(self, answers: "Answers") -> None:
+        """Make the first piece."""
+
+    def next_cost(self) -> int | None:
+        """As of any source."""
+
+    def run(self) -> None:
+        """As of any source."""
+
+
+class Answers:
+    """All answers that a connection is owed."""
+
+    def __init__(self, recipient: Recipient, scheduler: Scheduler) -> None:
+        self.recipient = recipient
+        self._scheduler = scheduler
+        self._active: dict[Answer, Deferred[None]] = {}
+        self._waiting: deque[tuple[Hashable, Answer, Deferred[None]]] = deque()
+        self._closed = False
+
+    def send(self, unit: Hashable, answer: Answer) -> "Deferred[None]":
+        """Send an answer; fires when it was sent whole. Fails with Gone, or with what befell it."""
+        if self._closed:
+            return fail(Gone())
+        sent: Deferred[None] = Deferred()
+        self._waiting.append((unit, answer, sent))
+        self._begin()
+        return sent
+
+    def wake(self, *answers: Answer) -> None:
+        """These answers, or all, may have something to send again."""
+        for answer in answers or self._active:
+            self._scheduler.wake(answer)
+
+    def end(self, answer: Answer, failure: Failure | None = None) -> None:
+        """An answer was sent whole, or cannot go on. No effect the second time."""
+        sent = self._active.pop(answer, None)
+        if sent is None:
+            return
+        self._scheduler.remove(answer)
+        sent.callback(None) if failure is None else sent.errback(failure)
+        self._begin()
+
+    def close(self) -> None:
+        """The connection is gone."""
+        self._closed = True
+        for _, _, sent in self._waiting:
+            sent.errback(Gone())
+        self._waiting.clear()
+        for answer in list(self._active):
+            self.end(answer, Failure(Gone()))
+
+    def _begin(self) -> None:
+        while self._waiting and len(self._active) < ACTIVE:
+            unit, answer, sent = self._waiting.popleft()
+            self._active[answer] = sent
+            self._scheduler.add(unit, Kind.RESTORE, answer)
+            try:
+                answer.start(self)
+            except Exception:
+                self.end(answer, Failure())
+
+
+class ItemAnswer:
+    """Items, then DONE."""
+
+    def __init__(self, request: int, items: Iterable[Message]) -> None:
+        self._request = request
+        self._items = iter(items)
+        self._batch: list[bytes] = []
+        self._whole = False
+
+    def start(self, answers: Answers) -> None:
+        """Encode the first batch."""
+        self._answers = answers
+        self._encode()
+
+    def next_cost(self) -> int | None:
+        """The cost of the next batch, when the peer takes it."""
+        if not self._answers.recipient.may_send():
+            return None
+        return min(QUANTUM, sum(map(len, self._batch)) + ITEM_COST * len(self._batch))
+
+    def run(self) -> None:
+        """Send one batch, and make the next."""
+        self._answers.recipient.send_bytes(b"".join(self._batch))
+        if self._whole:
+            self._answers.end(self)
+            return
+        try:
+            self._encode()
+        except Exception:
+            self._answers.end(self, Failure())
+
+    def _encode(self) -> None:
+        self._batch = []
+        size = 0
+        while size < BATCH and not self._whole:
+            item = next(self._items, None)
+            self._whole = item is None
+            self._batch.append((item or Done(self._request)).encode())
+            size += len(self._batch[-1])
+
+
+class BlobAnswer:
+    """The bytes of a FETCH, then DONE with what is missing."""
+
+    def __init__(self, request: int, ranges: list[Range], missing: list[bytes]) -> None:
+        self._request = request
+        self._missing = b"".join(missing)
+        self._pieces = cut_ranges(ranges)
+        self._ready: deque[bytes] = deque()
+        self._reading = False
+
+    def start(self, answers: Answers) -> None:
+        """Begin to read."""
+        self._answers = answers
+        self._read_on()
+
+    def next_cost(self) -> int | None:
+        """The size of the next piece, when it is read and the peer takes it."""
+        if not self._answers.recipient.may_send():
+            return None
+        if self._ready:
+            return max(ITEM_COST, len(self._ready[0]))
+        return None if self._pieces or self._reading else ITEM_COST
+
+    def run(self) -> None:
+        """Send one piece, or the end."""
+        recipient = self._answers.recipient
+        if self._ready:
+            recipient.send_bytes(DataItem(self._request, self._ready.popleft()).encode())
+            self._read_on()
+        else:
+            recipient.send_bytes(Done(self._request, self._missing).encode())
+            self._answers.end(self)
+
+    def _read_on(self) -> None:
+        if self._pieces and not self._reading and len(self._ready) < READ_AHEAD_PIECES:
+            self._reading = True
+            deferToThread(read_piece, self._pieces.popleft()).addCallback(self._have).addErrback(self._failed)
+
+    def _have(self, data: bytes) -> None:
+        self._reading = False
+        self._ready.append(data)
+        self._read_on()
+        self._answers.wake(self)
+
+    def _failed(self, failure: Failure) -> None:
+        self._answers.end(self, failure)
+
+
+def cut_ranges(ranges: list[Range]) -> "deque[list[Range]]":
+    """The ranges cut and grouped into pieces of at most DATA_LIMIT bytes each."""
+    pieces: deque[list[Range]] = deque()
+    room = 0
+    for path, start, length in ranges:
+        offset, left = start, length
+        while left:
+            if not room:
+                pieces.append([])
+                room = DATA_LIMIT
+            taken = min(left, room)
+            pieces[-1].append((path, offset, taken))
+            offset, left, room = offset + taken, left - taken, room - taken
+    return pieces
+
+
+def read_piece(piece: list[Range]) -> bytes:
+    """The bytes of some ranges, in a thread. Raises OSError."""
+    parts = []
+    descriptor, opened = -1, ""
+    try:
+        for path, offset, length in piece:
+            if path != opened:
+                if descriptor >= 0:
+                    os.close(descriptor)
+                descriptor, opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC), path
+            part = os.pread(descriptor, length, offset)
+            if len(part) != length:
+                raise OSError(f"{path} is shorter than the catalogue says")
+            parts.append(part)
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
