@@ -5,11 +5,13 @@ they come; then the root, and when all that was sent is durable, the snapshot re
 something, what the state claimed of it is forgotten, another pass reads it again, and the snapshot is tried anew.
 """
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mastodon import __version__
+from mastodon.host.durable import DiskError
 from mastodon.host.paths import Directory
 from mastodon.sealed.blob import BlobKind, BlobSealer
 from mastodon.sealed.listing import Root
@@ -125,7 +127,12 @@ class Backup:
         try:
             packs = PackMaker(secret.machine_id, run, clocks.steady)
             outlet = Outlet(secret.id_key, known, sealing, packs, self._session, offers=answer.stored_blobs > 0)
-            return self._passes(pair, known, outlet, answer.stored_blobs == 0)
+            try:
+                return self._passes(pair, known, outlet, answer.stored_blobs == 0)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    outlet.note_durable()
+                raise
         finally:
             sealing.close()
             known.close()
@@ -148,7 +155,12 @@ class Backup:
                 f"the server's newest snapshot is {sequence}, this machine remembers {before.sequence}: ask the "
                 "operator what was lost"
             )
-        if not self._memory.compare_ledger(ledger_head):
+        try:
+            is_newer = self._memory.compare_ledger(ledger_head)
+        except DiskError as error:
+            is_newer = True
+            self._watcher.say(f"the server's ledger head could not be remembered: {error}")
+        if not is_newer:
             self._notices |= Notice.SERVER_WENT_BACK
             self._watcher.say("the server's ledger is older than one it showed before: ask the operator why")
 
@@ -212,9 +224,15 @@ class Backup:
                 continue
             if isinstance(word, Committed):
                 self._head = record.sequence, record_hash(signed)
-                self._memory.remember_head(*self._head)
+                self._remember()
             return record.sequence, word
         raise NothingCommitted(f"the server refuses the snapshot: {refusal}")
+
+    def _remember(self) -> None:
+        try:
+            self._memory.remember_head(*self._head)
+        except DiskError as error:
+            self._watcher.say(f"the new snapshot is committed, but could not be remembered: {error}")
 
     def host_facts(self) -> tuple[tuple[str, bytes], ...]:
         """Gathered once."""
@@ -234,7 +252,7 @@ class _Pass:
         self._missing = missing
         machine = self._job.secret.machine_id
         self._listing_path = os.path.join(self._job.state, state.NAME)
-        self._is_first = next(state.read_pages(self._listing_path, machine, pair.pair), None) is None
+        self._is_seeding = state.is_seeding(self._job.state, machine, pair.pair)
         self.writer = state.ListingWriter(self._job.state, machine, pair.pair)
         self._listing = ListingBuilder(self._put_page, self.writer, frozenset(missing).__contains__)
         old = OldPages(state.read_pages(self._listing_path, machine, pair.pair))
@@ -261,6 +279,8 @@ class _Pass:
         root = self._put_root()
         self._outlet.finish()
         self.writer.publish()
+        if self.writer.failure is not None:
+            backup._watcher.say(f"the state could not be written, the next run is slower: {self.writer.failure}")
         sequence, word = backup.commit(self._pair, root, status, tally)
         if isinstance(word, Missing):
             return word.ids
@@ -275,7 +295,7 @@ class _Pass:
         self._outlet.pump()
         backup._session.progress(tally.files, tally.content_bytes)
         backup._watcher.progress(tally, self._outlet.sent_bytes)
-        if self._is_first and backup._clocks.steady() >= self._checkpoint_at:
+        if self._is_seeding and backup._clocks.steady() >= self._checkpoint_at:
             self._make_checkpoint()
             self._checkpoint_at = backup._clocks.steady() + self._job.checkpoint_s
 

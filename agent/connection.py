@@ -133,11 +133,11 @@ class Connection:
         self._ask(pack.id, pack)
 
     def events(self, wait: bool) -> list[SessionEvent]:
-        """What has come; with ``wait``, at least one event."""
+        """What has come; with ``wait``, at least one event. What came before a failure is given before it is raised."""
         with self._changed:
             if wait:
                 self._wait_for(lambda: bool(self._events))
-            else:
+            elif not self._events:
                 self._demand_health()
             events = list(self._events)
             self._events.clear()

@@ -36,7 +36,10 @@ NAME = "contents"
 
 
 class ContentMap:
-    """The table. One process at a time uses it; the run's lock sees to that."""
+    """The table. One process at a time uses it; the run's lock sees to that.
+
+    A disk that refuses costs speed, not the backup: ``failure`` then says why, and nothing more is written.
+    """
 
     def __init__(self, directory: str, machine: bytes, pair: bytes) -> None:
         self._path = os.path.join(directory, NAME)
@@ -44,6 +47,7 @@ class ContentMap:
         self._pair = pair
         self._forgotten: set[bytes] = set()
         self._count = 0
+        self.failure: OSError | None = None
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         self._log = self._read_head()
         if not self._log:
@@ -98,8 +102,15 @@ class ContentMap:
         return None
 
     def _put(self, key: bytes, id: bytes, offset: int, length: int) -> None:
+        if self.failure is not None:
+            return
         packed = SLOT.pack(key, id, offset, length, b"")[:-8]
-        slot = packed + _check(packed)
+        try:
+            self._write(key, packed + _check(packed))
+        except OSError as error:
+            self.failure = error
+
+    def _write(self, key: bytes, slot: bytes) -> None:
         if self._count > FULL * (1 << self._log):
             self._grow()
         while (at := self._slot_for(key, slot)) is None:

@@ -111,6 +111,12 @@ class Outlet:
         while self._packs_underway:
             self._wait()
 
+    def note_durable(self) -> None:
+        """When the run ends early: keep in mind what the server has acknowledged and nobody has looked at yet."""
+        for event in self._session.events(wait=False):
+            if isinstance(event, Durable):
+                self._take(event)
+
     # Offers
 
     def _add_to_offer(self, blob: _Blob) -> None:

@@ -47,6 +47,8 @@ CHECK = 16
 BLOCK_LIMIT = 64 * 1024 * 1024
 NAME = "listing"
 PART = "listing.part"
+SEEDING = "seeding"
+"""There while no run has gone through all files yet; an empty file."""
 
 
 @dataclass(slots=True)
@@ -114,13 +116,22 @@ class NewPage:
 
 
 class ListingWriter:
-    """Writes a listing page by page; it becomes the state when it is published."""
+    """Writes a listing page by page; it becomes the state when it is published.
+
+    A disk that refuses costs speed, not the backup: ``failure`` then says why, and nothing is published.
+    """
 
     def __init__(self, directory: str, machine: bytes, pair: bytes) -> None:
         self._final = os.path.join(directory, NAME)
         self._path = os.path.join(directory, PART)
         self._compressor = zstandard.ZstdCompressor(level=1)
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._fd = -1
+        self.failure: OSError | None = None
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._fd = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            self.failure = error
         self._write(_head(machine, pair))
 
     def add(self, page: NewPage) -> None:
@@ -142,31 +153,46 @@ class ListingWriter:
 
     def publish(self) -> None:
         """What was written is the state from now on."""
-        os.fsync(self._fd)
+        if self.failure is None:
+            try:
+                os.fsync(self._fd)
+                os.replace(self._path, self._final)
+                with suppress(FileNotFoundError):
+                    os.unlink(os.path.join(os.path.dirname(self._final), SEEDING))
+            except OSError as error:
+                self.failure = error
         self.close()
-        os.replace(self._path, self._final)
 
     def publish_copy(self) -> None:
         """What was written so far becomes the state too, and the listing goes on."""
+        if self.failure is not None:
+            return
         copy = self._final + ".copy"
-        with open(copy, "wb", opener=_private) as target:
-            os.lseek(self._fd, 0, os.SEEK_SET)
-            while piece := os.read(self._fd, 1 << 20):
-                target.write(piece)
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(copy, self._final)
+        try:
+            with open(copy, "wb", opener=_private) as target:
+                os.lseek(self._fd, 0, os.SEEK_SET)
+                while piece := os.read(self._fd, 1 << 20):
+                    target.write(piece)
+                target.flush()
+                os.fsync(target.fileno())
+            os.replace(copy, self._final)
+        except OSError as error:
+            self.failure = error
 
     def close(self) -> None:
         """Let go; what was not published stays for ``adopt_unfinished``."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            os.close(fd)
+            with suppress(OSError):
+                os.close(fd)
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        try:
+            while view and self.failure is None:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            self.failure = error
 
 
 def read_pages(path: str, machine: bytes, pair: bytes | None) -> Iterator[StatePage]:
@@ -195,9 +221,15 @@ def adopt_unfinished(directory: str, machine: bytes, pair: bytes, is_durable: Ca
     The files in them are not read again. Of the older listing's page in which it stopped, the rest is not used.
     """
     part = os.path.join(directory, PART)
-    kept = os.path.join(directory, NAME)
     if not os.path.exists(part):
         return False
+    try:
+        return _join(part, os.path.join(directory, NAME), machine, pair, is_durable)
+    except OSError:
+        return False
+
+
+def _join(part: str, kept: str, machine: bytes, pair: bytes, is_durable: Callable[[bytes], bool]) -> bool:
     last: Key | None = None
     joined = kept + ".joined"
     with open(joined, "wb", opener=_private) as target:
@@ -217,6 +249,16 @@ def adopt_unfinished(directory: str, machine: bytes, pair: bytes, is_durable: Ca
         os.unlink(joined)
     os.unlink(part)
     return last is not None
+
+
+def is_seeding(directory: str, machine: bytes, pair: bytes) -> bool:
+    """Whether no run has gone through all files yet."""
+    marker = os.path.join(directory, SEEDING)
+    if next(read_pages(os.path.join(directory, NAME), machine, pair), None) is not None:
+        return os.path.exists(marker)
+    with suppress(OSError):
+        os.close(os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+    return True
 
 
 def forget_listing(directory: str) -> None:

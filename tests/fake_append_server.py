@@ -1,7 +1,6 @@
-"""An append port for the agent's tests: the server's own session over real TLS, in a thread, blobs in memory.
-
-It verifies what a server can: packs, signatures, pairs, closure. ``faults`` lets a test refuse, forget or cut.
-``Vault`` is the memory, and opens everything, as an admin with the envelope would.
+"""Servers for the agent's tests. ``Vault`` keeps what one machine appended: it verifies what a server can (packs,
+signatures, pairs, closure), and opens everything, as an admin with the envelope would. ``FolderSession`` reaches it
+without a wire, ``FakeAppendServer`` over TLS.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.sealed.pack import parse_pack
 from mastodon.sealed.pair import PairRecord, open_payload
 from mastodon.sealed.record import record_hash
-from mastodon.sealed.run import run_id, verify_run
+from mastodon.sealed.run import RunRecord, run_id, verify_run
 from mastodon.sealed.snapshot import SnapshotRecord
 from mastodon.wire.messages import Answer, Committed, Missing
 from mastodon_agent.packing import SealedPack
@@ -43,6 +42,8 @@ class Vault:
     pairs: list[tuple[bytes, bytes]] = field(default_factory=list)
     snapshots: list[bytes] = field(default_factory=list)
     received: int = 0
+    opens_envelopes: bool = True
+    """Whether envelopes are real ones; a test that leaves gpg out puts their payload there."""
 
     # What a server does
 
@@ -61,8 +62,13 @@ class Vault:
         stored = self.blobs.get(id)
         if stored is None or not self.pairs:
             return False
-        pair = PairRecord.read_unverified(self.newest_pair()).pair
-        return verify_run(stored.run, self.secret.machine_id, self.secret.public_key).pair == pair
+        return self.run(stored.run).pair == PairRecord.read_unverified(self.newest_pair()).pair
+
+    def run(self, signed: bytes) -> RunRecord:
+        """A run record, verified once."""
+        if signed not in self._runs:
+            self._runs[signed] = verify_run(signed, self.secret.machine_id, self.secret.public_key)
+        return self._runs[signed]
 
     def answer(self) -> Answer:
         """To a HELLO."""
@@ -84,7 +90,7 @@ class Vault:
         self.received += len(data)
         for one in pack.blobs:
             run = pack.runs[one.header.run]
-            verify_run(run, self.secret.machine_id, self.secret.public_key)
+            self.run(run)
             self.blobs[one.header.id] = Stored(one.header, data[one.offset : one.offset + one.header.size], run)
         return []
 
@@ -130,14 +136,14 @@ class Vault:
         stored = self.blobs[id]
         if stored.header.kind is not kind:
             raise AssertionError(f"a {stored.header.kind.name} where a {kind.name} was expected")
-        run = verify_run(stored.run, self.secret.machine_id, self.secret.public_key)
+        run = self.run(stored.run)
         if stored.run not in self._keys:
             record, envelope = next(
                 (record, envelope)
                 for record, envelope in self.pairs
                 if PairRecord.read_unverified(record).pair == run.pair
             )
-            payload = open_sealed(envelope, passphrase=self.passphrase)
+            payload = open_sealed(envelope, passphrase=self.passphrase) if self.opens_envelopes else envelope
             private = open_payload(payload, PairRecord.verify(record, self.secret.public_key))
             self._keys[stored.run] = run.open(private)[0]
         if stored.header.run != run_id(stored.run):
@@ -146,6 +152,7 @@ class Vault:
         return opener.open(stored.data, stored.header, self._keys[stored.run], id), stored.header
 
     _keys: dict[bytes, bytes] = field(default_factory=dict)
+    _runs: dict[bytes, RunRecord] = field(default_factory=dict)
 
     def root(self, number: int = -1) -> tuple[Root, Sequence[bytes]]:
         """A snapshot's root, and the pages that it lists."""
