@@ -79,6 +79,10 @@ class Answers:
         for answer in answers or self._active:
             self._scheduler.wake(answer)
 
+    def is_active(self, answer: Answer) -> bool:
+        """Whether the answer has begun and not ended."""
+        return answer in self._active
+
     def end(self, answer: Answer, failure: Failure | None = None) -> None:
         """An answer was sent whole, or cannot go on. No effect the second time."""
         sent = self._active.pop(answer, None)
@@ -189,6 +193,8 @@ class BlobAnswer:
 
     def _have(self, data: bytes) -> None:
         self._reading = False
+        if not self._answers.is_active(self):
+            return
         self._ready.append(data)
         self._read_on()
         self._answers.wake(self)

@@ -1,0 +1,164 @@
+"""Answers of the restore port: whole, in turn, and never much of them in memory."""
+
+import os
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.task import Clock
+from twisted.python.failure import Failure
+from twisted.trial.unittest import SynchronousTestCase
+
+from mastodon.daemon import answers
+from mastodon.daemon.answers import ACTIVE, BATCH, READ_AHEAD_PIECES, Answers, BlobAnswer, Gone, ItemAnswer
+from mastodon.daemon.scheduling import Scheduler
+from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
+from mastodon.wire.messages import Message
+from mastodon.wire.restore_messages import DATA_LIMIT, BookItem, DataItem, Done, decode_reply
+
+
+class FakeClient:
+    """Takes what is sent while it ``takes``."""
+
+    def __init__(self) -> None:
+        self.takes = True
+        self.sizes: list[int] = []
+        self._reader = FrameReader(RESTORE_FRAME_LIMIT)
+
+    def may_send(self) -> bool:
+        return self.takes
+
+    def send_bytes(self, frames: bytes) -> None:
+        self.sizes.append(len(frames))
+        self._reader.receive(frames)
+
+    def got(self) -> list[Message]:
+        items = []
+        while (frame := self._reader.next_frame()) is not None:
+            items.append(decode_reply(*frame))
+        return items
+
+
+class AnswersTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.client = FakeClient()
+        self.scheduler = Scheduler(self.clock)
+        self.answers = Answers(self.client, self.scheduler)
+        self.reads: list[tuple[Deferred[bytes], Any]] = []
+        self.patch(answers, "deferToThread", self.thread)
+
+    def thread(self, read: Any, piece: Any) -> Deferred[bytes]:
+        """Reads when the test says so."""
+        waiting: Deferred[bytes] = Deferred()
+        self.reads.append((waiting, piece))
+        return waiting
+
+    def read(self) -> int:
+        """Let all reads that are under way end; how many there were."""
+        under_way, self.reads = self.reads, []
+        for waiting, piece in under_way:
+            maybeDeferred(answers.read_piece, piece).chainDeferred(waiting)
+        return len(under_way)
+
+    def turns(self) -> None:
+        for _ in range(20):
+            self.clock.advance(0)
+
+    def file(self, size: int) -> tuple[str, bytes]:
+        path = Path(self.mktemp())
+        path.write_bytes(os.urandom(size))
+        return str(path), path.read_bytes()
+
+    def test_items_come_whole(self) -> None:
+        """All items, then DONE; then the answer is over."""
+        sent = self.answers.send("t", ItemAnswer(7, [BookItem(7, b"b%d" % n) for n in range(1000)]))
+        self.turns()
+        self.successResultOf(sent)
+        got = self.client.got()
+        self.assertEqual(got[-1], Done(7))
+        self.assertEqual([item.book for item in got[:-1]], [b"b%d" % n for n in range(1000)])  # type: ignore[attr-defined]
+
+    def test_promise_p12_items_wait_for_the_client(self) -> None:
+        """A huge answer is encoded as the client takes it, no faster."""
+        made = []
+
+        def items() -> Any:
+            for number in range(100):
+                made.append(number)
+                yield BookItem(1, bytes(100_000))
+
+        self.client.takes = False
+        sent = self.answers.send("t", ItemAnswer(1, items()))
+        self.turns()
+        self.assertLessEqual(len(made) * 100_000, BATCH + 100_000)
+        self.client.takes = True
+        self.answers.wake()
+        self.turns()
+        self.successResultOf(sent)
+        self.assertLessEqual(max(self.client.sizes), BATCH + 101_000)
+
+    def test_promise_p12_blobs_are_read_little_ahead(self) -> None:
+        """From a client that takes nothing, a few pieces are read, whatever it asked for."""
+        path, data = self.file(12 * DATA_LIMIT)
+        self.client.takes = False
+        sent = [self.answers.send("t", BlobAnswer(n, [(path, 0, len(data))], [])) for n in range(10)]
+        pieces = 0
+        while count := self.read():
+            pieces += count
+            self.turns()
+        self.assertLessEqual(pieces, ACTIVE * READ_AHEAD_PIECES)
+        self.client.takes = True
+        self.answers.wake()
+        self.turns()
+        while self.read():
+            self.turns()
+        for one in sent:
+            self.successResultOf(one)
+        by_request: dict[int, bytes] = {}
+        for item in self.client.got():
+            if isinstance(item, DataItem):
+                by_request[item.request] = by_request.get(item.request, b"") + item.data
+        self.assertEqual(by_request, dict.fromkeys(range(10), data))
+
+    def test_a_missing_file_ends_its_answer_alone(self) -> None:
+        """What cannot be read fails, and the next answer comes."""
+        path, data = self.file(100)
+        broken = self.answers.send("t", BlobAnswer(1, [(path + "-gone", 0, 100)], []))
+        good = self.answers.send("t", BlobAnswer(2, [(path, 0, 100)], [b"m" * 32]))
+        while self.read():
+            self.turns()
+        self.failureResultOf(broken, FileNotFoundError)
+        self.successResultOf(good)
+        self.assertEqual(self.client.got(), [DataItem(2, data), Done(2, b"m" * 32)])
+
+    def test_an_item_that_cannot_be_sent(self) -> None:
+        """A fault while an answer is made fails that answer, at its start and later."""
+        good = BookItem(1, bytes(BATCH))
+        for items in ([mock.Mock(encode=mock.Mock(side_effect=ValueError))], [good, BookItem(1, b"")]):
+            sent = self.answers.send("t", ItemAnswer(1, items))
+            self.turns()
+            self.failureResultOf(sent)
+
+    def test_a_connection_that_is_gone(self) -> None:
+        """All answers end when their connection does, those that wait too; none begins after."""
+        self.client.takes = False
+        path, data = self.file(10 * DATA_LIMIT)
+        sent = [self.answers.send("t", BlobAnswer(n, [(path, 0, len(data))], [])) for n in range(ACTIVE + 2)]
+        self.answers.close()
+        sent.append(self.answers.send("t", ItemAnswer(9, [])))
+        for one in sent:
+            self.failureResultOf(one, Gone)
+        self.read()
+        self.assertEqual(self.read(), 0)
+        self.client.takes = True
+        self.turns()
+        self.assertEqual(self.client.got(), [])
+
+    def test_ending_twice(self) -> None:
+        """An answer that failed and ends again ends once."""
+        sent = self.answers.send("t", answer := ItemAnswer(1, [BookItem(1, b"b")]))
+        self.answers.end(answer, Failure(Gone()))
+        self.answers.end(answer)
+        self.failureResultOf(sent, Gone)
