@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+from typing import Any
 
 from mastodon.host.existing import Overwrite
 from mastodon.restore import delta as delta_module
@@ -11,8 +12,11 @@ from mastodon.restore import fetch, tree
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.entry import Delta, EntryFlag, EntryType, Place
 from mastodon.sealed.listing import Section
+from mastodon.wire.messages import Message
+from mastodon.wire.restore_messages import FetchRequest, RunsRequest
+from tests import fake_restore_server
 from tests.compare_trees import UNPRIVILEGED, compare_trees
-from tests.fake_restore_server import FakeAdmin, fake_backup, swap_data
+from tests.fake_restore_server import FakeAdmin, FakeStream, fake_backup, swap_data
 from tests.odd_trees import make_odd_tree, remove_tree
 from tests.restore_case import FILES, RestoreCase, entry, listed
 
@@ -71,7 +75,7 @@ class WholeTreeTests(RestoreCase):
     def test_hard_links(self):
         """Names of one link group are one inode again, wherever they lie."""
         files = listed({"a/one": b"same", "b/two": b"", "c/three": b""})
-        for directory, one, _ in files:
+        for _directory, one, _ in files:
             if one.type is EntryType.FILE:
                 one.link_group = 7
         content = b"same"
@@ -142,7 +146,7 @@ class SelectedTests(RestoreCase):
         backup.tree(top, entries_a_page=10)
         self.admin = FakeAdmin(backup)
         self.restore("/d150/file")
-        asked = sum(len(one.ids) // 32 for one in self.admin.server.requests if hasattr(one, "ids"))
+        asked = ids_asked_for(self.admin, FetchRequest, RunsRequest)
         self.assertLess(asked, 10)
         self.assertEqual(self.files(), {"d150/file": b"x150"})
 
@@ -152,7 +156,7 @@ class ResumeTests(RestoreCase):
 
     def fetched(self) -> int:
         """Blobs asked for so far."""
-        return sum(len(one.ids) // 32 for one in self.admin.server.requests if type(one).__name__ == "FetchRequest")
+        return ids_asked_for(self.admin, FetchRequest)
 
     def test_second_run_fetches_no_content(self):
         """What is there with its size and time is kept, and only the listing is fetched."""
@@ -283,6 +287,12 @@ class DeltaTests(RestoreCase):
             self.assertEqual(self.files(), {})
 
 
+def ids_asked_for(admin: FakeAdmin, *kinds: type[Message]) -> int:
+    """How many ids these kinds of requests have named so far."""
+    requests: list[Any] = [one for one in admin.server.requests if isinstance(one, kinds)]
+    return sum(len(one.ids) // 32 for one in requests)
+
+
 def _no_module(name: str) -> None:
     raise ImportError(name)
 
@@ -300,8 +310,7 @@ class BoundsTests(RestoreCase):
         backup.tree(top, entries_a_page=10)
         self.admin = FakeAdmin(backup)
         self.assertTrue(self.restore().complete)
-        fetches = [one for one in self.admin.server.requests if type(one).__name__ == "FetchRequest"]
-        self.assertEqual(sum(len(one.ids) // 32 for one in fetches), 1 + 10 + 1)
+        self.assertEqual(ids_asked_for(self.admin, FetchRequest), 1 + 10 + 1)
 
     def test_cut_connection_is_taken_up_again(self):
         """After a cut only what has not come is asked for again, and the tree is complete."""
@@ -312,25 +321,22 @@ class BoundsTests(RestoreCase):
         backup.tree(top)
         self.admin = FakeAdmin(backup)
         server = self.admin.server
-        connect, cuts = server.connect, [1, 1, 1]
+        cuts = [1, 1, 1]
 
-        def cutting():
-            stream = connect()
-            receive = stream.receive
-            if server.connections > 1 or len(server.requests) > 4 or cuts:
+        class CutStream(FakeStream):
+            """Breaks off in the middle of large answers, three times."""
 
-                def short() -> bytes:
-                    data = receive()
-                    if cuts and len(data) > 100_000:
-                        cuts.pop()
-                        stream.receive = lambda: b""
-                        return data[:70_000]
-                    return data
+            over = False
 
-                stream.receive = short
-            return stream
+            def receive(self) -> bytes:
+                data = b"" if self.over else super().receive()
+                if cuts and len(data) > 100_000:
+                    cuts.pop()
+                    self.over = True
+                    return data[:70_000]
+                return data
 
-        server.connect = cutting
+        self.patch(fake_restore_server, "FakeStream", CutStream)
         report = self.restore()
         self.assertTrue(report.complete, report)
         self.assertEqual((server.connections, cuts), (4, []))

@@ -75,7 +75,7 @@ class Made:
 
 
 class TinyBackup:
-    """One machine's backups. ``envelope_of`` turns a payload into an envelope: gpg under the passphrase unless given."""
+    """One machine's backups. ``envelope_of`` turns a payload into an envelope: by gpg unless given."""
 
     def __init__(
         self, secret: bytes = b"s" * 32, passphrase: bytes = PASSPHRASE, tenant: bytes = TENANT,

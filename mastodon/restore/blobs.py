@@ -7,11 +7,14 @@ verify is a reason in words, never bytes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mastodon.restore.errors import RestoreError
+from mastodon.restore.errors import Locked, Untrusted
 from mastodon.restore.source import Answered, BlobCame, Intake
 from mastodon.restore.trust import Trust
 from mastodon.sealed.blob import BlobHeader, BlobKind, BlobOpener
 from mastodon.sealed.errors import FormatError
+
+CLOSED = (FormatError, Locked, Untrusted)
+"""What one blob can suffer from; anything else ends the restore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class BlobReader:
         self._opener: BlobOpener | None = None
 
     def run_key(self, header: BlobHeader) -> bytes:
-        """The key of a blob's run, its record fetched if need be. Raises RestoreError or FormatError."""
+        """The key of a blob's run, its record fetched if need be. Raises CLOSED."""
         run_key = self.trust.run_key(header.run)
         if run_key is None:
             for record in self.intake.source.runs(self.intake.machine, [header.run]):
@@ -50,7 +53,7 @@ class BlobReader:
         return run_key
 
     def open(self, header: BlobHeader, data: bytes | memoryview, wanted: bytes) -> OpenBlob:
-        """A sealing opened. Raises FormatError or RestoreError."""
+        """A sealing opened. Raises CLOSED."""
         run_key = self.run_key(header)
         if self._opener is None:
             self._opener = BlobOpener(self.trust.known.machine, self.trust.id_key)
@@ -89,7 +92,7 @@ class BlobReader:
             try:
                 self.open(event.header, event.data, wanted)
                 result = event.header, bytes(event.data)
-            except (FormatError, RestoreError) as error:
+            except CLOSED as error:
                 result = LostBlob(str(error))
         return result
 
@@ -99,5 +102,5 @@ class BlobReader:
             return
         try:
             found[wanted] = self.open(event.header, event.data, wanted)
-        except (FormatError, RestoreError) as error:
+        except CLOSED as error:
             found[wanted] = LostBlob(str(error))

@@ -9,9 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from mastodon.host.tree_writer import TreeWriter
-from mastodon.restore.blobs import BlobReader, LostBlob
+from mastodon.restore.blobs import CLOSED, BlobReader, LostBlob
 from mastodon.restore.content import ContentLost, map_places
-from mastodon.restore.errors import RestoreError
 from mastodon.restore.jobs import BlobJob, JobResult, unpack_entry
 from mastodon.restore.needs import LargeFile, Need, Piece, SmallFile
 from mastodon.restore.pool import Blob, WorkerPool
@@ -63,7 +62,7 @@ class Dispatcher:
                 self._open_map(need, header, data)
                 return
             run_key = self._reader.run_key(header)
-        except (FormatError, RestoreError) as error:
+        except CLOSED as error:
             self._try_others(need, str(error))
             return
         self._hand_over(need, run_key, data)
@@ -206,7 +205,7 @@ class Dispatcher:
     def _open_map(self, need: Need, header: BlobHeader, data: bytes | memoryview) -> None:
         try:
             blob = self._reader.open(header, data, need.id)
-        except (FormatError, RestoreError) as error:
+        except CLOSED as error:
             other = self._reader.sealing_that_opens(need.id)
             if isinstance(other, LostBlob):
                 self.lost(need, f"{error}")

@@ -36,5 +36,13 @@ class Distrusted(RestoreError):
     exit_code = 3
 
 
+class Untrusted(Distrusted):
+    """A sealing pair that is not believed: what is sealed to it cannot be read."""
+
+
+class ProtocolBroken(Distrusted):
+    """The server does not keep to the protocol: nothing more is taken from it."""
+
+
 class WentBack(Distrusted):
     """An older state, or another history, than was seen before: data is withheld, or the server lost some."""

@@ -95,13 +95,11 @@ class Listing:
 
 
 def _check_page(sections: Sequence[Section], first: Key, end: Key | None) -> None:
-    """The page lies where the root says, and has names only."""
+    """The page lies where the root says."""
     if first_key(sections) != first:
         raise Malformed("the page starts with another name than the root says")
     if end is not None and (sections[-1].directory, sections[-1].entries[-1].name) >= end:
         raise Malformed("the page runs into the next one")
-    if any(not entry.name and section.directory for section in sections for entry in section.entries):
-        raise Malformed("an entry without a name")
 
 
 def show_path(directory: Directory, name: bytes | None = None) -> str:

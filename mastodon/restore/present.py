@@ -69,7 +69,7 @@ def notices(bits: int) -> list[str]:
 def entry_fields(directory: Directory, entry: Entry) -> dict[str, Any]:
     """An entry for programs."""
     names = [*directory, entry.name]
-    if names[0] == b"":
+    if not names[0]:
         names[0] = b".source"
     fields: dict[str, Any] = {
         "path": os.fsdecode(b"/" + b"/".join(names)),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mastodon.host.socket_tls import ConnectError, ConnectionLost, PinMismatch
-from mastodon.restore.errors import Distrusted, NotThere, Refused, Unreachable
+from mastodon.restore.errors import Distrusted, NotThere, ProtocolBroken, Refused, Unreachable
 from mastodon.restore.source import Answered, BlobCame, Event, OfferedPair
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.snapshot import SnapshotRecord
@@ -92,6 +92,7 @@ class ServerSource:
         self._sent_at = 0.0
         self._pings: set[int] = set()
         self._failures = 0
+        self._broken: ProtocolBroken | None = None
 
     # -- records
 
@@ -235,7 +236,8 @@ class ServerSource:
                 event = self._client.next_event()
             except WireError as error:
                 self.close()
-                raise Distrusted(f"the server does not keep to the protocol: {error}") from None
+                self._broken = ProtocolBroken(f"the server does not keep to the protocol: {error}")
+                raise self._broken from None
             except RemoteError as error:
                 self.close()
                 if error.retryable:
@@ -268,6 +270,8 @@ class ServerSource:
         self._number_of[number] = question
 
     def _opened(self) -> None:
+        if self._broken is not None:
+            raise self._broken
         while self._stream is None:
             try:
                 self._stream = self._connect()

@@ -11,7 +11,7 @@ A generation's first pair is adopted once its envelope opens and fits; a later o
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mastodon.restore.errors import Distrusted, Locked
+from mastodon.restore.errors import Distrusted, Locked, Untrusted
 from mastodon.restore.source import OfferedPair
 from mastodon.sealed.errors import FormatError, Mismatch
 from mastodon.sealed.hpke import SealingKey
@@ -124,7 +124,7 @@ class Trust:
         if pair not in self._private:
             try:
                 self._private[pair] = self._unlock(pair)
-            except (Locked, Distrusted) as error:
+            except (Locked, Untrusted) as error:
                 self._refused[pair] = error
                 raise
         return self._private[pair]
@@ -132,9 +132,9 @@ class Trust:
     def _unlock(self, pair: bytes) -> SealingKey:
         believed = self._pairs.get(pair)
         if believed is None:
-            raise Distrusted(f"{self.known.name}: no record of sealing pair {pair.hex()} with the machine's signature")
+            raise Untrusted(f"{self.known.name}: no record of sealing pair {pair.hex()} with the machine's signature")
         if not self._may_use(believed):
-            raise Distrusted(
+            raise Untrusted(
                 f"{self.known.name}: sealing pair {believed.record.number} ({pair.hex()}) is not known to the book. If "
                 "the machine was given a new passkey, recipients or state, accept it with --accept-pair; else find out "
                 "who had root there"
