@@ -156,9 +156,9 @@ class AttackedConnectionTests(SynchronousTestCase):
         def fault(kind: int, payload: bytes) -> None:
             raise RuntimeError("a fault")
 
-        self.connection.frame = fault
+        self.connection.frame = fault  # type: ignore[method-assign]
         other = Recorder(self.scheduler, self.clock)
-        other.makeConnection(FakeTransport())  # type: ignore[arg-type]
+        other.makeConnection(FakeTransport())
         for one in (self.connection, other):
             one.dataReceived(encode_frame(1, b"x") * 2)
         self.clock.advance(0)
