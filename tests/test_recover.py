@@ -14,7 +14,9 @@ from mastodon.host.openpgp import export_minimal, seal
 from mastodon.host.spool_layout import LEDGER, PACKS
 from mastodon.recover.build import build
 from mastodon.sealed.admin_secret import AdminSecret, encrypt_secret
-from mastodon.sealed.book import make_book
+from mastodon.sealed.book import BookContent, make_book
+from mastodon.sealed.ledger_entries import BookSwapped
+from mastodon.sealed.pack import INDEX_ROW, TRAILER
 from tests.restore_case import FILES, listed
 from tests.tiny_backup import PASSPHRASE, TinyBackup
 
@@ -38,13 +40,11 @@ class RecoverCase(SynchronousTestCase):
         path.write_bytes(data)
         return path
 
-    def run_tool(
-        self, *words: object, code: int = 0, program: tuple[str, ...] = ("-m", "mastodon.recover.main")
-    ) -> str:
+    def run_tool(self, *words: object, code: int = 0) -> str:
         """Run the tool; stdout and stderr together."""
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         done = subprocess.run(
-            [sys.executable, *program, *map(str, words)], env=environment, stdout=subprocess.PIPE,
+            [sys.executable, "-m", "mastodon.recover.main", *map(str, words)], env=environment, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, cwd=self.top, check=False,
         )  # fmt: skip
         self.assertEqual(done.returncode, code, done.stdout)
@@ -105,9 +105,6 @@ class RoadsTests(RecoverCase):
         """A book by somebody else in the ledger is passed over, however new it calls itself."""
         evil = AdminSecret(b"e" * 32)
         card = TinyBackup(secret=b"o" * 32).card()
-        from mastodon.sealed.book import BookContent
-        from mastodon.sealed.ledger_entries import BookSwapped
-
         book = make_book(BookContent((card,)), evil.tenant, 9, b"h" * 32, evil.book_key, evil.order_key, b"z" * 16)
         self.backup.write_spool(self.spool, self.backup.book(self.admin), [BookSwapped(book, b"")])
         secret = ("--admin-secret", self.top / "admin.secret", "--admin-passphrase-file", self.top / "master")
@@ -183,9 +180,8 @@ class DamageTests(RecoverCase):
         """An index that names other places is found out, and the pack is walked instead."""
         for path in self.packs():
             data = bytearray(path.read_bytes())
-            rows = len(data) - 44 - 41 * 3
-            for row in range(rows, rows + 41, 41):
-                data[row + 36] ^= 8
+            second_row = len(data) - TRAILER.size - INDEX_ROW.size * 2
+            data[second_row + 36] ^= 8  # the lowest byte of its offset
             path.write_bytes(data)
         said = self.recover(*self.keys())
         self.assertEqual(self.files(), FILES | {"etc/new": b"new"})
@@ -310,9 +306,7 @@ class PaperKeyTests(RecoverCase):
         if shutil.which("paperkey") is None:
             raise SkipTest("paperkey is not installed")
         home = self.home("paper-")
-        self.gpg(
-            home, "--passphrase", "", "--quick-gen-key", "admin <admin@example.org>", "rsa3072", "default", "never"
-        )
+        self.gpg(home, "--passphrase", "", "--quick-gen-key", "admin <a@example.org>", "rsa3072", "default", "never")
         self.gpg(home, "--passphrase", "", "--quick-add-key", self.fingerprint(home), "rsa3072", "encr", "never")
         secret = self.write("secret.gpg", self.gpg(home, "--export-secret-keys"))
         (public,) = export_minimal(self.gpg(home, "--export"))

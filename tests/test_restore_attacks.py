@@ -352,7 +352,7 @@ class RecordLies(LyingCase):
         self.assertIn(text, str(self.assertRaises(Distrusted, self.restore, session=session, to="other")))
 
     def test_promise_p5_replayed_or_made_up_run(self):
-        """Run records count with the machine's signature, for a pair that is believed, and with the card's id_key only."""
+        """Run records count with the machine's signature, for a believed pair, and with the card's id_key only."""
         evil = fake_backup(secret=b"o" * 32)
         key = self.backup.secret.signing_key
         other_id_key = make_run(key, self.backup.pair, b"n" * 16, 1, b"k" * 32, b"i" * 32)

@@ -74,9 +74,7 @@ def add_wheels(out: Path) -> Path:
 
 @click.command()
 @click.argument("out_dir", type=click.Path(path_type=Path, file_okay=False))
-@click.option(
-    "--wheels", is_flag=True, help="Also fetch the libraries' wheels into OUT_DIR/wheels (pip, needs a network)."
-)
+@click.option("--wheels", is_flag=True, help="Also fetch the libraries' wheels into OUT_DIR/wheels (by pip).")
 def command(out_dir: Path, wheels: bool) -> None:
     """Build mastodon-recover.pyz in OUT_DIR."""
     click.echo(build(out_dir))
