@@ -226,7 +226,7 @@ class PackTests(StoreCase):
 class DiskTests(StoreCase):
     """Spools that fail or are full."""
 
-    def fail(self, call: str, part: str, number: int) -> None:
+    def break_disk(self, call: str, part: str, number: int) -> None:
         def before(one: str, path: str) -> None:
             if one == call and part in path:
                 raise OSError(number, os.strerror(number))
@@ -235,7 +235,7 @@ class DiskTests(StoreCase):
 
     def test_full_disk_is_no_failure(self) -> None:
         """ENOSPC refuses the pack, and the spool stays in use."""
-        self.fail("write", "/incoming/", errno.ENOSPC)
+        self.break_disk("write", "/incoming/", errno.ENOSPC)
         self.refused(SpoolFull, lambda: self.send(self.machine.tree(b"one")))
         self.assertEqual([one.offline for one in self.store.list_spools()], ["", ""])
         self.disk.before = lambda call, path: None
@@ -251,7 +251,7 @@ class DiskTests(StoreCase):
 
     def test_failing_spool_goes_offline(self) -> None:
         """An I/O error refuses the pack as retryable, takes the spool offline with an event; the other one goes on."""
-        self.fail("fsync", "spool0/incoming/", errno.EIO)
+        self.break_disk("fsync", "spool0/incoming/", errno.EIO)
         blobs = [self.machine.blob(BlobKind.BUNDLE, [], b"%d" % number) for number in range(4)]
         outcomes = []
         for blob in blobs:
@@ -267,7 +267,7 @@ class DiskTests(StoreCase):
 
     def test_promise_p9_no_ack_without_the_directory(self) -> None:
         """When the directory cannot be fsynced the pack is not acknowledged."""
-        self.fail("open", "/packs/2027/01/15", errno.EIO)
+        self.break_disk("open", "/packs/2027/01/15", errno.EIO)
         self.refused(Unavailable, lambda: self.send(self.machine.tree(b"one")))
 
     def test_promise_p9_order_of_an_ack(self) -> None:
@@ -284,7 +284,7 @@ class DiskTests(StoreCase):
 
     def test_store_without_spools_refuses(self) -> None:
         """With no spool left, everything that would have to be durable is refused."""
-        self.fail("fsync", "", errno.EIO)
+        self.break_disk("fsync", "", errno.EIO)
         self.machine.new_pair()
         pair = self.machine.pair_record, self.machine.envelope
         self.refused(Unavailable, lambda: self.wait(self.store.add_pair(self.machine.id, *pair, self.epoch)))

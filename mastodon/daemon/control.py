@@ -96,10 +96,10 @@ class ControlPort(ServerFactory):
         path = self._open.enter_context(short_path(self._state))
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(path)
-            os.chmod(path, 0o600)
             listener.listen(BACKLOG)
             listener.setblocking(False)
             self._port = reactor.adoptStreamPort(listener.fileno(), socket.AF_UNIX, self)
+            os.chmod(path, 0o600)  # the port made it 0666
         return succeed(None)
 
     def stop(self) -> "Deferred[None]":
@@ -117,16 +117,23 @@ def ask_daemon(state: Path, command: str, arguments: dict[str, Any]) -> Any:
     """
     with socket.socket(socket.AF_UNIX) as client, short_path(state) as path:
         client.connect(path)
-        client.sendall(json.dumps({"command": command, "arguments": arguments}).encode("ascii") + b"\n")
-        data = bytearray()
-        while part := client.recv(1 << 16):
-            data += part
-    if not data:
-        raise NotAllowed("the daemon closed the connection without an answer: its log says why")
+        data = _exchange(client, json.dumps({"command": command, "arguments": arguments}).encode("ascii") + b"\n")
     answer = json.loads(data)
     if "error" in answer:
         raise NotAllowed(str(answer["error"]))
     return answer["result"]
+
+
+def _exchange(client: socket.socket, line: bytes) -> bytes:
+    data = bytearray()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it closed
+        client.sendall(line)
+    with contextlib.suppress(ConnectionResetError):
+        while part := client.recv(1 << 16):
+            data += part
+    if not data.endswith(b"\n"):
+        raise NotAllowed("the daemon closed the connection without an answer: its log says why")
+    return bytes(data)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from mastodon.catalogue.lane import Lane, Mainland
 from mastodon.daemon.errors import Unavailable
@@ -37,6 +39,8 @@ class Batch:
 class LedgerWriter:
     """Appends to the chain. ``followed`` is told of durable entries, in order, before those who wait for them."""
 
+    log = Logger()
+
     def __init__(
         self, spools: Spools, heads: HeadsFile, mainland: Mainland, now_ns: Callable[[], int],
         followed: Followed, failed: Callable[[Spool, str], None],
@@ -54,6 +58,8 @@ class LedgerWriter:
         self._size = 0
         self._last_ns = 0
         self._signed_ns = 0
+        self.vouches = False
+        """Whether the head may be signed and kept: not while the operator has yet to confirm it."""
         self._head = Head(b"")
         self._broken = ""
         self.durable_head = Head(b"")
@@ -161,6 +167,9 @@ class LedgerWriter:
 
     def _flushed(self, batch: Batch) -> None:
         def tell(result: object) -> None:
+            if isinstance(result, Failure):
+                # Durable all the same: the next start applies what the catalogue did not take.
+                self.log.failure("the catalogue did not follow the ledger", result)
             outcomes = [outcome for _, outcome in batch.waiting]
             if batch.error is not None:
                 for outcome in outcomes:
@@ -177,6 +186,8 @@ class LedgerWriter:
 
     def _remember(self) -> None:
         now = self._now_ns()
+        if not self.vouches:
+            return
         try:
             self._heads.write(self._head, now)
             self._spools.memory.write(self._spools.all, self._head.sequence)

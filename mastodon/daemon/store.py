@@ -147,6 +147,7 @@ class Store:
         self._ledger = LedgerWriter(
             self._spools, self._heads, self._reactor, self.now_ns, self._catalogue.apply, self._spool_failed
         )
+        self._ledger.vouches = not self.locked
         await self._ledger.open(opened.head, last_ns)
         self._intake = Intake(
             self._spools, self._catalogue, self._in_thread, self.now_ns, self._spool_failed, self._record_of_machine
@@ -355,8 +356,9 @@ class Store:
     async def _confirm(self, head: str) -> None:
         if head.strip().lower() != self.head_text():
             raise NotAllowed(f"the ledger's head is not that, but {self.head_text()}")
+        assert self._ledger is not None
         await self._in_thread(self._heads.write, self.head, self.now_ns())
-        self.locked = ""
+        self.locked, self._ledger.vouches = "", True
         await self.record(EventCode.LEDGER_CONFIRMED, detail=head)
 
     def head_text(self) -> str:
@@ -367,7 +369,8 @@ class Store:
         self, code: EventCode, tenant: bytes = b"", machine: bytes = b"", detail: str = ""
     ) -> "Deferred[None]":
         """Put an event into the ledger, unless there were too many of its kind in this hour. Never fails."""
-        if self._ledger is None or not self._bound.allows(code, tenant or machine, self.now_ns()):
+        # While the store is locked the ledger stays as it is: its head is what the operator compares.
+        if self._ledger is None or self.locked or not self._bound.allows(code, tenant or machine, self.now_ns()):
             return succeed(None)
         plain = "".join(c if c.isprintable() else "?" for c in detail)
         text = plain.encode("utf-8", "replace")[:1000].decode("utf-8", "ignore")

@@ -101,7 +101,7 @@ def init(
     """Set up a server in DIRECTORY: configuration, keys, one spool, catalogue."""
     with plain_errors():
         made = initialise(
-            directory, name=name or socket.getfqdn(), listen=listen, append_port=append_port,
+            directory, name=socket.getfqdn() if name is None else name, listen=listen, append_port=append_port,
             restore_port=restore_port, spools=spools, recovery=recovery,
         )  # fmt: skip
     spare = directory / "keys" / "spare.key"
