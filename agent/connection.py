@@ -230,18 +230,22 @@ class Connection:
         stream.settimeout(SILENCE_S)
         with self._changed:
             self._stream, self._client, self._lost = stream, AppendClient(self._introduction, stream.server_pin), False
-        self._reason = "the connection was closed"
+        self._reason = ""
         receiver = threading.Thread(target=self._receive, args=(stream, self._client), name="receiver", daemon=True)
         receiver.start()
         try:
             self._send(stream, self._client)
         except (ConnectionLost, OutOfTurn) as error:
-            self._reason = str(error)
+            self._because(str(error))
         with self._changed:
             self._cut()
         receiver.join()
         stream.close()
-        return self._reason
+        return self._reason or "the connection was closed"
+
+    def _because(self, text: str) -> None:
+        """Why this connection ends: the first reason counts, the others follow from it."""
+        self._reason = self._reason or text
 
     def _send(self, stream: TLSStream, client: AppendClient) -> None:
         hellos = self._hellos
@@ -310,7 +314,7 @@ class Connection:
                 if any(isinstance(effect, Over) for effect in effects):
                     break
         except ConnectionLost as error:
-            self._reason = str(error)
+            self._because(str(error))
         finally:
             with self._changed:
                 self._cut()
@@ -386,7 +390,7 @@ class Connection:
         if reason.retryable or reason.code is ErrorCode.BUSY:
             with self._changed:
                 self._retry_after = float(min(reason.retry_after_s, int(LONGEST_WAIT_S)))
-                self._reason = f"the server says: {reason.text}"
+                self._because(f"the server says: {reason.text}")
                 self._cut()
             return
         self._fail(_final(reason))

@@ -66,14 +66,14 @@ class Options:
 
 def parse_options(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
     """Raises UsageError; exits after --help and --version."""
-    given = _parser().parse_args(arguments)
+    given = _parser().parse_intermixed_args(arguments)
     words = [os.fsencode(word) for word in given.words]
     warnings: list[str] = []
     line = words.pop(0) if words and words[0].startswith(b"mastodon://") else None
-    needs_url = not (given.dry_run or given.explain)
-    url = _url(line, given.url_file, environment, warnings, needs_url)
     if not words:
         raise UsageError("name at least one path to back up, e.g. /")
+    needs_url = not (given.dry_run or given.explain)
+    url = _url(line, given.url_file, environment, warnings, needs_url)
     patterns = _patterns(given.exclude, given.exclude_from)
     passphrase = _passphrase(given.passkey_file, environment, warnings) if needs_url else None
     recipients = tuple(_read(path, "recipient's key file") for path in given.recipient)

@@ -3,9 +3,16 @@ signatures, pairs, closure), and opens everything, as an admin with the envelope
 without a wire, ``FakeAppendServer`` over TLS.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import contextlib
+import secrets
+import socket
+import ssl
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from mastodon.host.certificates import Identity
 from mastodon.host.openpgp import open_sealed
 from mastodon.sealed.blob import LEVELS, BlobHeader, BlobKind, BlobOpener
 from mastodon.sealed.content import FileHasher, decode_map, file_hash_key, places_length
@@ -17,7 +24,24 @@ from mastodon.sealed.pair import PairRecord, open_payload
 from mastodon.sealed.record import record_hash
 from mastodon.sealed.run import RunRecord, run_id, verify_run
 from mastodon.sealed.snapshot import SnapshotRecord
-from mastodon.wire.messages import Answer, Committed, Missing
+from mastodon.wire.append_server import AppendSession, Close, LookUp, Open, Perform, Send
+from mastodon.wire.errors import ErrorCode
+from mastodon.wire.frame import APPEND_FRAME_LIMIT, FrameReader
+from mastodon.wire.messages import (
+    Answer,
+    Committed,
+    Error,
+    Finish,
+    Message,
+    Missing,
+    NewPair,
+    NewSnapshot,
+    Offer,
+    PackEnd,
+    Piece,
+    decode_client,
+    make_error,
+)
 from mastodon_agent.packing import SealedPack
 from mastodon_agent.session import Durable, Offended, SessionEvent, SnapshotRefused, Wants
 
@@ -256,3 +280,164 @@ class FolderSession:
 
     def progress(self, files: int, content_bytes: int) -> None:
         pass
+
+
+@dataclass
+class Faults:
+    """What a test has the server do wrong; each counter is used up."""
+
+    cut_at_pack: int = 0
+    """Cut the connection in the middle of the n-th pack from now on, once."""
+    refuse_hello: list[Error] = field(default_factory=list)
+    """Answer the next HELLOs with these."""
+    answer_packs: list[Error] = field(default_factory=list)
+    """Answer the next packs with these."""
+    lose_commit_reply: bool = False
+    """Commit the next snapshot, then cut the connection instead of saying so."""
+    silent: bool = False
+    """Accept connections and say nothing."""
+    greeting: bytes = b""
+    """Send these bytes for a greeting."""
+    pace: int = 0
+
+
+class FakeAppendServer:
+    """The server's half of the append port on loopback, one thread a connection. ``vault`` takes what comes."""
+
+    def __init__(self, vault: Vault, identity: Identity, folder: Path) -> None:
+        self.vault = vault
+        self.identity = identity
+        self.faults = Faults()
+        self.heard: list[Message] = []
+        self.connections = 0
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.minimum_version = ssl.TLSVersion.TLSv1_3
+        self._context.set_alpn_protocols(["mastodon/1"])
+        key, certificate = folder / "server.key", folder / "server.crt"
+        key.write_bytes(identity.key_pem())
+        certificate.write_bytes(identity.certificate_pem())
+        self._context.load_cert_chain(certificate, key)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._open: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        """Stop, and wait for all threads."""
+        with contextlib.suppress(OSError):  # closed already
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for one in self._open:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                raw, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.append(raw)
+            thread = threading.Thread(target=self._serve, args=(raw,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, raw: socket.socket) -> None:
+        with contextlib.suppress(OSError, ssl.SSLError), self._context.wrap_socket(raw, server_side=True) as stream:
+            if self.faults.silent:
+                stream.recv(1)
+                return
+            if self.faults.greeting:
+                stream.sendall(self.faults.greeting)
+                stream.recv(1 << 16)
+                return
+            _ServedConnection(self, stream).run()
+
+
+class Cut(Exception):
+    """The server ends the connection without a word."""
+
+
+class _ServedConnection:
+    """Performs what the server's session asks for."""
+
+    def __init__(self, server: FakeAppendServer, stream: ssl.SSLSocket) -> None:
+        self._server = server
+        self._stream = stream
+        self._session = AppendSession(secrets.token_bytes(32), server.identity.pin)
+        self._reader = FrameReader(APPEND_FRAME_LIMIT)
+        self._pack = bytearray()
+
+    def run(self) -> None:
+        with contextlib.suppress(Cut):
+            self._do(self._session.greet())
+            while data := self._stream.recv(1 << 16):
+                self._reader.receive(data)
+                while (frame := self._reader.next_frame()) is not None:
+                    message = decode_client(*frame)
+                    if not isinstance(message, Piece):
+                        self._server.heard.append(message)
+                    self._do(self._session.receive(message))
+
+    def _do(self, effects: Iterable[object]) -> None:
+        for effect in effects:
+            if isinstance(effect, Send):
+                self._stream.sendall(effect.message.encode())
+            elif isinstance(effect, LookUp):
+                secret = self._server.vault.secret
+                self._do(self._session.known(secret.public_key if effect.machine == secret.machine_id else None))
+            elif isinstance(effect, Open):
+                if self._server.faults.refuse_hello:
+                    error = self._server.faults.refuse_hello.pop(0)
+                    self._do(self._session.turned_away(error.code, error.text))
+                else:
+                    answer = replace(self._server.vault.answer(), pace=self._server.faults.pace)
+                    self._do(self._session.opened(answer))
+            elif isinstance(effect, Perform):
+                self._do(self._perform(effect.message))
+            elif isinstance(effect, Close):
+                raise Cut
+
+    def _perform(self, message: Message) -> Iterable[object]:
+        vault, session, faults = self._server.vault, self._session, self._server.faults
+        if isinstance(message, Piece):
+            self._pack += message.data
+            return []
+        if isinstance(message, PackEnd):
+            return self._take_pack(message.pack)
+        if isinstance(message, Offer):
+            ids = [message.ids[at : at + 32] for at in range(0, len(message.ids), 32)]
+            return session.wanted(message.number, message.ids, {id for id in ids if vault.current(id)})
+        if isinstance(message, NewPair):
+            PairRecord.verify(message.record, vault.secret.public_key)
+            vault.pairs.append((message.record, message.envelope))
+            return session.durable(record_hash(message.record))
+        if isinstance(message, NewSnapshot):
+            try:
+                word = vault.commit(message.record)
+            except SnapshotRefused as error:
+                return session.refused(make_error(ErrorCode.SNAPSHOT_REFUSED, str(error)))
+            if faults.lose_commit_reply:
+                faults.lose_commit_reply = False
+                raise Cut
+            return session.committed(word) if isinstance(word, Committed) else session.missing(word)
+        return session.finished() if isinstance(message, Finish) else []
+
+    def _take_pack(self, id: bytes) -> Iterable[object]:
+        faults = self._server.faults
+        data, self._pack = bytes(self._pack), bytearray()
+        if faults.cut_at_pack:
+            faults.cut_at_pack -= 1
+            if not faults.cut_at_pack:
+                raise Cut
+        if faults.answer_packs:
+            return self._session.refused(faults.answer_packs.pop(0))
+        offending = self._server.vault.store_pack(id, data)
+        if offending:
+            error = make_error(ErrorCode.PACK_REFUSED, "other sealings of what is here", tuple(offending))
+            return self._session.refused(error)
+        return self._session.durable(id)
