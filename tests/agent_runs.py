@@ -21,6 +21,7 @@ from mastodon_agent.reader import no_watch
 from mastodon_agent.reader_process import ReaderProcess, ReaderSetting
 from mastodon_agent.roots import fold, make_tree, resolve
 from mastodon_agent.scan import ScanRules
+from mastodon_agent.session import Session
 from mastodon_agent.trust_memory import TrustMemory
 from tests.fake_append_server import FolderSession, Vault
 
@@ -57,7 +58,7 @@ class AgentCase(SynchronousTestCase):
         self.vault = Vault(self.secret, PASSPHRASE)
         self.vault.opens_envelopes = False
         self.heard = Heard()
-        self.sessions: list[FolderSession] = []
+        self.sessions: list[Session] = []
         for patcher in (
             mock.patch("mastodon.host.openpgp.seal", lambda payload, **_: payload),
             mock.patch("mastodon.sealed.pair.SCRYPT_N", 2),
@@ -80,7 +81,7 @@ class AgentCase(SynchronousTestCase):
         rules: Rules | None = None,
         scan: dict[str, Any] | None = None,
         watch: Callable[[str, bytes], None] = no_watch,
-        session: FolderSession | None = None,
+        session: Session | None = None,
         credentials: Credentials | None = None,
         clock: Callable[[], int] = lambda: time.time_ns() + LATER_NS,
         steady: Callable[[], float] = time.monotonic,

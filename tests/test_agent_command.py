@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -61,7 +62,7 @@ class CommandCase(SynchronousTestCase):
         state = ["--state", str(self.work / "state")]
         return [sys.executable, "-m", "mastodon_agent.main", *state, *map(str, words)]
 
-    def wait_for_connection(self, process: "subprocess.Popen[str]", before: int = 0) -> None:
+    def wait_for_connection(self, process: "subprocess.Popen[Any]", before: int = 0) -> None:
         """Until the command has connected."""
         while self.server.connections == before:
             if process.poll() is not None:
@@ -322,9 +323,10 @@ class OptionsTests(SynchronousTestCase):
         work.mkdir()
         urls = [MachineUrl(name, secrets.token_bytes(32), (("h", 1),)) for name in ("one", "two")]
         (work / "url").write_text(str(urls[0]))
-        given = parse_options(["--dry-run", "--url-file", str(work / "url"), "/x"], {"MASTODON_URL": str(urls[1])})
-        self.assertEqual(given.url.name, "one")
-        self.assertEqual(parse_options(["--dry-run", "/x"], {"MASTODON_URL": str(urls[1])}).url.name, "two")
+        environment = {"MASTODON_URL": str(urls[1])}
+        given = parse_options(["--dry-run", "--url-file", str(work / "url"), "/x"], environment)
+        self.assertEqual(given.url, urls[0])
+        self.assertEqual(parse_options(["--dry-run", "/x"], environment).url, urls[1])
 
     def test_relative_paths_are_made_absolute(self):
         """Also with symlinks on the way, while the last name is kept as it is."""

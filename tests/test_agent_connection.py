@@ -4,6 +4,8 @@ import datetime
 import os
 import threading
 import time
+from collections.abc import Callable
+from typing import Any, cast
 from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -16,6 +18,7 @@ from mastodon.wire.errors import ErrorCode
 from mastodon.wire.messages import Finish, Goodbye, Hello, NewSnapshot, Offer, PackEnd, make_error
 from mastodon_agent.connection import Connection, NoConnection, Patience, ServerRefused
 from mastodon_agent.pace import Throttle
+from mastodon_agent.session import Session
 from mastodon_agent.trust_memory import TrustMemory
 from tests.agent_runs import AgentCase
 from tests.fake_append_server import FakeAppendServer
@@ -42,8 +45,8 @@ class WireCase(AgentCase):
         return Connection(
             lambda: connect([("127.0.0.1", self.server.port)], self.pins, "mastodon/1", timeout=5.0),
             Introduction(
-                self.secret.machine_id, self.secret.signing_key, b"n" * 16, remembered.sequence, remembered.hash, "test",
-                time.time_ns,
+                self.secret.machine_id, self.secret.signing_key, b"n" * 16, remembered.sequence, remembered.hash,
+                "test", time.time_ns,
             ),
             Patience(start_s, later_s, lambda: 0.5),
             time.monotonic,
@@ -61,7 +64,7 @@ class WireCase(AgentCase):
         finish = None
         try:
             # Opened only once the reader is forked: AgentCase forks before it asks for the session.
-            outcome = self.back_up(session=LateSession(opened), **options)
+            outcome = self.back_up(session=cast(Session, LateSession(opened)), **options)
             finish = Finish(0, "complete")
             return outcome
         finally:
@@ -71,11 +74,11 @@ class WireCase(AgentCase):
 class LateSession:
     """A session that is opened when it is first asked something."""
 
-    def __init__(self, opened) -> None:
+    def __init__(self, opened: Callable[[], Session]) -> None:
         self._opened = opened
-        self._session = None
+        self._session: Session | None = None
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         if self._session is None:
             self._session = self._opened()
         return getattr(self._session, name)
