@@ -1,4 +1,4 @@
-"""A store on directories of its own, with a clock that the test turns; and a machine that makes whatever is asked of it.
+"""A store on directories of its own, with a clock that the test turns; and a machine that makes whatever it is told.
 
 No reactor: the test's thread waits for what it asked.
 """
@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from mastodon.catalogue.interface import Account
 from mastodon.catalogue.lane import OwnMainland
 from mastodon.daemon.commits import CommitResult
 from mastodon.daemon.config import SpoolConfig
@@ -34,6 +35,7 @@ from mastodon.sealed.snapshot import SnapshotRecord, SnapshotStatus
 from mastodon.sealed.statement import LIFE_NS, Statement, StatementVerb
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 START_NS = 1_800_000_000 * 10**9
 SECOND = 10**9
 SERVER = b"v" * 32
@@ -302,9 +304,22 @@ class StoreCase(SynchronousTestCase):
         """Every pack's file."""
         return sorted(path for spool in self.setting.spools for path in spool.glob("packs/**/*.pack"))
 
-    def refused(self, kind: type[Exception], work: Callable[[], Any]) -> Any:
-        """What was raised."""
-        return self.assertRaises(kind, work)
+    def account(self, machine: Machine | None = None) -> Account:
+        """The machine's account, which is there."""
+        found = self.wait(self.store.account((machine or self.machine).id))
+        assert found is not None
+        return found
+
+    def refused(self, kind: type[E], work: Callable[..., Any], *arguments: Any, **named: Any) -> E:
+        """What was raised, at once or by the Deferred that came back."""
+
+        def run() -> None:
+            result = work(*arguments, **named)
+            if isinstance(result, Deferred):
+                self.wait(result)
+
+        error: E = self.assertRaises(kind, run)
+        return error
 
     def events(self) -> list[int]:
         """Codes of the events in the ledger, in order; the store is started anew for it, on a disk without faults."""

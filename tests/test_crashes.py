@@ -4,11 +4,13 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from mastodon.daemon.store import Store
+from mastodon.sealed.statement import StatementVerb
 from tests.store_case import Blob, FaultyDisk, Setting
 
 LAST = 400
@@ -21,7 +23,7 @@ def scenario(setting: Setting, disk: FaultyDisk, said: Callable[[str], None]) ->
     admin, machine = setting.admin, setting.machine
     setting.wait(store.add_admin(admin.name, admin.request()))
     said("admin")
-    statement = admin.statement(1, machine.enrolment(admin), setting.clock.now)  # type: ignore[arg-type]
+    statement = admin.statement(StatementVerb.ENROL, machine.enrolment(admin), setting.clock.now)
     setting.wait(store.execute(admin.tenant, admin.pin, statement, b""))
     said("machine")
     epoch = store.machine_session(machine.id)
@@ -56,7 +58,7 @@ def run_until_killed(directory: Path, setting: Setting, number: int) -> list[str
             os.close(reading)
             disk = FaultyDisk()
             disk.before = lambda call, path: os.kill(os.getpid(), 9) if len(disk.calls) == number else None
-            scenario(setting, disk, lambda text: void(os.write(writing, text.encode() + b"\n")))
+            scenario(setting, disk, partial(tell, writing))
             os._exit(0)
         except BaseException as error:
             os.write(writing, f"FAILED {error!r}\n".encode())
@@ -66,6 +68,11 @@ def run_until_killed(directory: Path, setting: Setting, number: int) -> list[str
         said = pipe.read().split("\n")[:-1]
     os.waitpid(child, 0)
     return said
+
+
+def tell(pipe: int, text: str) -> None:
+    """A line to the test, at once."""
+    os.write(pipe, text.encode() + b"\n")
 
 
 def void(_: object) -> None:
@@ -124,7 +131,7 @@ class CrashTests(SynchronousTestCase):
         self.assertEqual(result.missing, ())
 
     def test_promise_p9_killed_at_every_call(self) -> None:
-        """Killed before any open, write, fsync, rename or unlink: nothing acknowledged is lost, nothing half is seen."""
+        """Killed before any open, write, fsync, rename or unlink: what was acknowledged is there, nothing half is."""
         ended = False
         number = 0
         while not ended:
@@ -185,7 +192,7 @@ class CrashTests(SynchronousTestCase):
                 os.close(reading)
                 signal.setitimer(signal.ITIMER_REAL, delay_ms / 1000)
                 signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-                scenario(setting, FaultyDisk(), lambda text: void(os.write(writing, text.encode() + b"\n")))
+                scenario(setting, FaultyDisk(), partial(tell, writing))
                 os._exit(0)
             os.close(writing)
             with os.fdopen(reading) as pipe:

@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from mastodon.catalogue.lane import OwnMainland
 from mastodon.daemon.config import load_config
 from mastodon.daemon.control import ControlPort, ask_daemon
 from mastodon.daemon.errors import NotAllowed
@@ -20,6 +21,8 @@ from mastodon.host.certificates import load_identity, pin_text
 from mastodon.host.spool_layout import read_marker
 from mastodon.operator.initialise import initialise
 from mastodon.operator.main import main
+from mastodon.sealed.enrolment import Enrolment
+from mastodon.sealed.statement import StatementVerb
 from tests.store_case import Admin, Clock, Machine
 
 
@@ -204,10 +207,6 @@ class CheckTests(CommandCase):
         super().setUp()
         self.call("admin", "add", "alice", "--request", self.request)
         config = load_config(self.config)
-        from mastodon.catalogue.lane import OwnMainland
-        from mastodon.sealed.enrolment import Enrolment
-        from mastodon.sealed.statement import StatementVerb
-
         mainland, clock = OwnMainland(), Clock()
         store = open_store(config, mainland, clock)
         pin = load_identity(config.keys.server_key, config.keys.server_certificate).pin
@@ -267,7 +266,7 @@ class ControlTests(TestCase):
 
     timeout = 60
 
-    def setUp(self) -> Deferred[None]:
+    def setUp(self) -> Deferred[None]:  # type: ignore[override]
         self.directory = Path(self.mktemp()).resolve() / ("a directory with a long name " * 4)
         initialise(self.directory, name="127.0.0.1", listen="127.0.0.1")
         self.config = load_config(self.directory / "mastodon.toml")
@@ -280,7 +279,7 @@ class ControlTests(TestCase):
 
         return ensureDeferred(start())
 
-    def tearDown(self) -> Deferred[None]:
+    def tearDown(self) -> Deferred[None]:  # type: ignore[override]
         async def stop() -> None:
             await self.control.stop()
             await self.store.stop()

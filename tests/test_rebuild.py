@@ -1,6 +1,10 @@
 """P10: the spool is the truth. The catalogue is made anew from the spools alone, and says the same as before."""
 
 import shutil
+from collections.abc import Callable
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mastodon.daemon.errors import NotAllowed, StoreError, Unavailable
 from mastodon.daemon.events import EventCode
@@ -122,12 +126,13 @@ class RebuildTests(StoreCase):
         shutil.rmtree(self.setting.state)
         self.start_again()
         self.assertIn("rebuild --confirm", self.store.locked)
-        for ask in (
+        asked: tuple[Callable[[], Any], ...] = (
             lambda: self.store.certificate(self.admin.pin),
             lambda: self.store.account(self.machine.id),
             lambda: self.store.machines(self.admin.tenant),
-            lambda: self.store.list_admins(),
-        ):
+            self.store.list_admins,
+        )
+        for ask in asked:
             self.assertRaises(Unavailable, ask)
         self.assertRaises(NotAllowed, lambda: self.wait(self.store.confirm("12:" + "ab" * 32)))
         self.wait(self.store.confirm(self.store.head_text()))
@@ -160,8 +165,6 @@ class RebuildTests(StoreCase):
 
     def test_other_ledger_key(self) -> None:
         """With another ledger key the only chain is taken up, once it is confirmed."""
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
         self.stop()
         self.setting.ledger_key = Ed25519PrivateKey.from_private_bytes(b"n" * 32)
         self.start_again()

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -21,7 +22,8 @@ from mastodon.host.spool_layout import (
     packs_of_day,
     read_marker,
 )
-from tests.store_case import StoreCase
+from mastodon.sealed.blob import BlobKind
+from tests.store_case import Admin, StoreCase
 
 
 class MarkerTests(SynchronousTestCase):
@@ -96,7 +98,7 @@ class ChoiceTests(SynchronousTestCase):
         spools = Spools(configs, SpoolMemory(Path(self.mktemp())))
         for spool, (_, usable) in zip(spools.all, shares, strict=True):
             spool.offline = ""
-            spool.usable = lambda usable=usable: usable  # type: ignore[method-assign]
+            self.patch(spool, "usable", partial(int, usable))
         return spools
 
     def counts(self, spools: Spools, turns: int) -> list[int]:
@@ -151,7 +153,7 @@ class DoubtTests(StoreCase):
         outcomes = set()
         for number in range(4):
             try:
-                self.send([self.machine.blob(4, [], b"%d" % number)])  # type: ignore[arg-type]
+                self.send([self.machine.blob(BlobKind.BUNDLE, [], b"%d" % number)])
                 outcomes.add("stored")
             except Unavailable:
                 outcomes.add("refused")
@@ -226,8 +228,6 @@ class DoubtTests(StoreCase):
         self.assert_left_alone("forks")
 
     def second_request(self, number: int) -> bytes:
-        from tests.store_case import Admin
-
         return Admin("x", number).request()
 
     def test_leftovers_are_swept(self) -> None:
@@ -239,7 +239,7 @@ class DoubtTests(StoreCase):
 
     def test_offline_and_back(self) -> None:
         """A spool that was away catches up with the ledger, and its packs are served again."""
-        first = [self.machine.blob(4, [], b"%d" % number) for number in range(4)]  # type: ignore[arg-type]
+        first = [self.machine.blob(BlobKind.BUNDLE, [], b"%d" % number) for number in range(4)]
         for blob in first:
             self.send([blob])
         self.stop()

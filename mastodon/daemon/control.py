@@ -26,6 +26,8 @@ from mastodon.daemon.store import Store
 SOCKET = "control"
 LINE_LIMIT = 256 * 1024
 BACKLOG = 8
+ANSWER_S = 60.0
+"""How long a command waits for the daemon."""
 
 
 class ControlConnection(LineReceiver):
@@ -116,6 +118,7 @@ def ask_daemon(state: Path, command: str, arguments: dict[str, Any]) -> Any:
     Raises FileNotFoundError or ConnectionRefusedError when there is none, NotAllowed with the text of a refusal.
     """
     with socket.socket(socket.AF_UNIX) as client, short_path(state) as path:
+        client.settimeout(ANSWER_S)
         client.connect(path)
         data = _exchange(client, json.dumps({"command": command, "arguments": arguments}).encode("ascii") + b"\n")
     answer = json.loads(data)
@@ -126,6 +129,13 @@ def ask_daemon(state: Path, command: str, arguments: dict[str, Any]) -> Any:
 
 def _exchange(client: socket.socket, line: bytes) -> bytes:
     data = bytearray()
+    try:
+        return _send_and_read(client, line, data)
+    except TimeoutError:
+        raise NotAllowed(f"the daemon did not answer within {ANSWER_S:.0f} s: its log may say why") from None
+
+
+def _send_and_read(client: socket.socket, line: bytes, data: bytearray) -> bytes:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may have answered before it closed
         client.sendall(line)
     with contextlib.suppress(ConnectionResetError):
