@@ -177,7 +177,7 @@ class InsideTests(SynchronousTestCase):
         """Lengths inside that do not fit are Malformed."""
         for method, length, body_length in (
             (STORED, 2, 1), (STORED, 1, 2), (STORED, 1, 200), (STORED, 0xFFFFFFFF, 1), (STORED, 1, 0xFFFFFFFF),
-            (ZSTD, 0xFFFFFFFF, 1), (ZSTD, 1, 1), (ZSTD, 0, 0),
+            (ZSTD, 0xFFFFFFFF, 1), (ZSTD, 1, 1), (ZSTD, 0, 0), (ZSTD, 0, 1),
         ):  # fmt: skip
             inner = INNER.pack(method, length, body_length) + b"x"
             self.refused(inner)
@@ -223,6 +223,11 @@ class InsideTests(SynchronousTestCase):
             b"",
         ):
             self.refused(padded(ZSTD, 50, body))
+
+    def test_compressed_to_more(self):
+        """A frame that is no shorter than what it holds is refused: stored would have done."""
+        self.refused(padded(ZSTD, 9, zstd_run(65, 9)), b"A" * 9)
+        self.refused(padded(ZSTD, 0, zstd_run(65, 0) + b"hidden"), b"")
 
     def test_bytes_behind_the_frame(self):
         """A frame with anything behind it is refused, another frame and a skippable one too."""

@@ -60,6 +60,9 @@ class BookTests(SynchronousTestCase):
         for changes in ({"version": 2, "previous": bytes(32)}, {"tenant": bytes(32)}, {"salt": bytes(16)}):
             moved = replace(book, **changes)
             self.assertRaises(Forged, moved.open, ADMIN.book_key)
+        second = Book.read_unverified(made(version=2, previous=bytes(32)))
+        self.assertRaises(Forged, replace(second, version=3).open, ADMIN.book_key)
+        self.assertRaises(Forged, replace(second, previous=b"\1" * 32).open, ADMIN.book_key)
 
     def test_versions_and_predecessors(self):
         """Version 1 has no predecessor, every other has one."""

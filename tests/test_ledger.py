@@ -54,6 +54,7 @@ from tests.hostile import accepted_flips, peak_memory, quick
 from tests.long import long_test
 
 START = Head(b"c" * 16)
+EVENT = cbor.encode(Event(1, b"", b"", "").to_body())
 H = b"h" * 32
 
 BODIES: list[EntryBody] = [
@@ -251,12 +252,16 @@ class DamageTests(SynchronousTestCase):
     def test_good_hash_over_a_bad_entry(self):
         """Whoever can write the chain can hash anything: what is inside is checked all the same."""
         for length, sequence, kind, flags, payload, error in (
-            (None, 2, 16, 0, b"\xa0", Malformed), (None, 1, 16, 4, b"\xa0", Unsupported), (5, 1, 16, 0, b"", Malformed),
+            (None, 2, 16, 0, EVENT, Malformed), (None, 0, 16, 0, EVENT, Malformed),
+            (None, 1, 16, 4, b"\xa0", Unsupported), (5, 1, 16, 0, b"", Malformed),
             (ENTRY_LIMIT + 1, 1, 16, 0, b"", Malformed), (None, 1, 16, 0, b"\xff", Malformed),
             (None, 1, 16, 0, b"\xa0", Malformed), (None, 1, 250, 1, b"\xa0", Unsupported),
             (0, 1, 16, 0, b"", Malformed),
         ):  # fmt: skip
             self.assertRaises(error, read, encode_segment_head(START) + hashed(length, sequence, kind, flags, payload))
+        self.assertEqual(
+            read(encode_segment_head(START) + hashed(None, 1, 16, 0, EVENT))[0][0].body, Event(1, b"", b"", "")
+        )
 
     @quick
     @given(st.binary(max_size=200))

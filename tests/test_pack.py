@@ -106,6 +106,11 @@ class PackTests(SynchronousTestCase):
             whole = writer.add(id, BlobKind.BUNDLE, data) + writer.finish()[0]
             self.assertRaises(Mismatch, parsed, whole)
 
+    def test_foreign_blob_of_a_run_that_is_there(self):
+        """A blob that names the run and another machine is refused."""
+        id, data = sealed_blob()
+        self.assertRaises(Mismatch, parsed, pack_of((BlobKind.BUNDLE, id, data[:8] + b"m" * 32 + data[40:])))
+
     def test_runs(self):
         """No run, the same run twice, and a run without a blob here, are refused."""
         id, data = sealed_blob()
@@ -167,10 +172,14 @@ class LyingPackTests(SynchronousTestCase):
                 self.assertRaises(Malformed, parsed, self.changed(one.offset + 120, longer))
 
     def test_bytes_between(self):
-        """Nothing may hide between blobs and index, or between runs and blobs."""
+        """Nothing may hide between runs, blobs and index, wherever the trailer says that the index is."""
         data = small_pack()
         for at in (self.index_row(0), parsed(data).blobs[0].offset, self.index_row(1), len(data) - TRAILER.size):
             self.assertRaises(FormatError, parsed, resealed(data[:at] + b"\0" * 32 + data[at:]))
+        index = self.index_row(0)
+        longer = bytearray(data[:index] + bytes(32) + data[index:])
+        longer[-TRAILER.size + 4 : -TRAILER.size + 8] = (index + 32).to_bytes(4, "big")
+        self.assertRaises(Malformed, parsed, resealed(bytes(longer)))
 
     def test_trailer_lies(self):
         """Counts and offsets in the trailer that do not fit, negative ones if they were signed, are refused."""

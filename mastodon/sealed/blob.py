@@ -62,8 +62,6 @@ PLAINTEXT_LIMIT = 16 * 1024 * 1024
 SEALED_LIMIT = 18 * 1024 * 1024
 """Room for PLAINTEXT_LIMIT, stored, with its Padmé padding."""
 REFERENCES_LIMIT = 1 << 17
-WINDOW_LIMIT = 32 * 1024 * 1024
-"""No frame can make a reader set aside more than this for its window."""
 
 
 class BlobKind(IntEnum):
@@ -203,7 +201,7 @@ class BlobOpener:
     def __init__(self, machine: bytes, id_key: bytes) -> None:
         self._machine = machine
         self._id_key = id_key
-        self._decompressor = zstandard.ZstdDecompressor(max_window_size=WINDOW_LIMIT)
+        self._decompressor = zstandard.ZstdDecompressor()
 
     def open(self, data: bytes | memoryview, header: BlobHeader, run_key: bytes, expected: bytes) -> bytes:
         """The plaintext of the blob ``data`` (header and sealed part), which must have the id ``expected``.

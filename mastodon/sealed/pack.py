@@ -210,10 +210,8 @@ def _parse_blobs(
         row = INDEX_ROW.unpack_from(view, index_offset + number * INDEX_ROW.size)
         if row != (header.id, header.kind, at, header.size):
             raise Malformed("pack: index and blobs do not say the same")
-        if at + header.size > index_offset:
-            raise Malformed("pack: a blob runs into the index")
         blobs.append(PackedBlob(header, at))
         at += header.size
     if at != index_offset:
-        raise Malformed("pack: bytes between blobs and index")
+        raise Malformed("pack: the blobs do not end where the index begins")
     return tuple(blobs)
