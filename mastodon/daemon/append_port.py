@@ -1,6 +1,7 @@
 """The append port's edge: carries bytes, runs the session's effects, decides nothing."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
@@ -133,7 +134,7 @@ class AppendConnection(FramedConnection):
                 case Send(message):
                     self.send(message)
                 case LookUp(machine):
-                    self._job(lambda machine=machine: self._store.account(machine), self._looked_up)
+                    self._job(partial(self._store.account, machine), self._looked_up)
                 case Open(hello):
                     self._open(hello)
                 case Perform(message):
