@@ -168,8 +168,6 @@ class RestoreClient:
     def _end(self, number: int, under_way: _Open, done: Done) -> None:
         if under_way.buffer:
             raise BadMessage("an answer that ends in the middle of a blob")
-        if len(done.missing) % ID_LENGTH:
-            raise BadMessage("a list of missing ids that is cut short")
         missing = frozenset(split_ids(done.missing))
         if not missing <= under_way.wanted.keys():
             raise BadMessage("missing ids that were not asked for")
