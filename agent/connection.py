@@ -208,13 +208,19 @@ class Connection:
             pause = max(wait, self._retry_after) * (0.75 + self._patience.random() / 2)
             self._retry_after = 0.0
             if not self._is_over() and self._clock() + pause - self._good_at > patience:
-                self._fail(NoConnection(f"no connection for {patience:.0f} s, given up: {error}"))
+                self._fail(self._given_up(patience, error))
             if self._is_over():
                 return
             self._said(f"{error}; trying again in {pause:.0f} s")
             wait = min(2 * wait, LONGEST_WAIT_S)
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, pause)
+
+    def _given_up(self, patience: float, error: str) -> Exception:
+        """What it comes to: a server that answers and refuses is not one that cannot be reached."""
+        if self._hellos:
+            return ServerRefused(f"given up after {patience:.0f} s without progress: {error}")
+        return NoConnection(f"no connection for {patience:.0f} s, given up: {error}")
 
     def _is_over(self) -> bool:
         return self._closing or self._failure is not None

@@ -41,7 +41,7 @@ class Installation:
 
     # Steps
 
-    def set_up(self, spools: Sequence[Path] = ()) -> None:
+    def set_up(self, spools: Sequence[Path] = (), reserve: str = "100 MiB") -> None:
         """A server with one admin, and the daemon running; a machine ready to back up."""
         passphrase = self.work / "admin.passphrase"
         passphrase.touch(mode=0o600)
@@ -52,6 +52,8 @@ class Installation:
             "mastodon", "init", self.server, "--name", "127.0.0.1", "--listen", "127.0.0.1",
             "--append-port", str(self.append_port), "--restore-port", str(self.restore_port), *spool_words,
         )  # fmt: skip
+        text = self.config.read_text("utf-8")
+        self.config.write_text(text.replace('reserve = "1 GiB"', f'reserve = "{reserve}"'), "utf-8")
         self.call("mastodon-admin init: admin secret, client certificate, request", "mastodon-admin", "init")
         self.call(
             "mastodon admin add: the operator takes the request",
