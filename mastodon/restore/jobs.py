@@ -12,6 +12,7 @@ from typing import Any
 from mastodon.sealed.entry import Entry, EntryType
 from mastodon.sealed.listing import Directory
 
+TYPES = {int(kind): kind for kind in EntryType}
 PLAIN = 2
 """Version of marshal without back references, which cost more than they save here."""
 
@@ -63,7 +64,7 @@ def unpack_entry(packed: PackedEntry) -> Entry:
     """The entry again."""
     name, kind, mode, uid, gid, mtime_ns, size, user, group, target, link_group, rdev, xattrs, acl_names, flags = packed
     return Entry(
-        name, EntryType(kind), mode, uid, gid, mtime_ns, size, user, group, target=target, link_group=link_group,
+        name, TYPES[kind], mode, uid, gid, mtime_ns, size, user, group, target=target, link_group=link_group,
         rdev=rdev, xattrs=xattrs, acl_names=acl_names, inode_flags=flags,
     )  # fmt: skip
 

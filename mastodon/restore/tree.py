@@ -146,8 +146,9 @@ class TreeRestore:
     def _schedule(self, directory: Directory, entry: Entry, references: tuple[bytes, ...]) -> None:
         self._window += 1
         self.report.entries += 1
-        self.report.carried += bool(entry.flags & EntryFlag.CARRIED)
-        self.report.fuzzy += bool(entry.flags & EntryFlag.FUZZY)
+        if entry.flags:
+            self.report.carried += bool(entry.flags & EntryFlag.CARRIED)
+            self.report.fuzzy += bool(entry.flags & EntryFlag.FUZZY)
         if entry.type is EntryType.DIRECTORY:
             self._directories.add(directory, entry)
             return

@@ -18,12 +18,13 @@ from mastodon.wire.errors import BadMessage, OutOfTurn, RemoteError
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
 from mastodon.wire.messages import Error, Keepalive, Message
 from mastodon.wire.restore_messages import (
+    DATA_HEAD,
     BookItem,
-    DataItem,
     Done,
     FetchRequest,
     MachineItem,
     PairItem,
+    RestoreReply,
     RestoreVerb,
     RunItem,
     SnapshotItem,
@@ -42,11 +43,11 @@ ANSWERS: dict[int, type[Message] | None] = {
     RestoreVerb.SNAPSHOTS: SnapshotItem,
     RestoreVerb.PAIRS: PairItem,
     RestoreVerb.RUNS: RunItem,
-    RestoreVerb.FETCH: DataItem,
+    RestoreVerb.FETCH: None,
     RestoreVerb.BOOK: BookItem,
     RestoreVerb.STATE: None,
 }
-"""The one kind of item that may answer each verb."""
+"""The one kind of item that may answer each verb, beside the raw data of FETCH."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,6 @@ class _Open:
     verb: int
     wanted: dict[bytes, int] = field(default_factory=dict)
     buffer: bytearray = field(default_factory=bytearray)
-    size: int = 0
     items: int = 0
 
 
@@ -135,7 +135,11 @@ class RestoreClient:
                 frame = self._frames.next_frame()
                 if frame is None:
                     return None
-                self._take(decode_reply(*frame))
+                kind, payload = frame
+                if kind == RestoreReply.DATA:
+                    self._take_data(payload)
+                else:
+                    self._take(decode_reply(kind, payload))
             return self._events.pop(0)
         except Exception as error:
             self._failed = error
@@ -147,9 +151,7 @@ class RestoreClient:
         if isinstance(message, Error) and not message.request:
             raise message.to_exception()
         number: int = message.request  # type: ignore[attr-defined]
-        under_way = self._open.get(number)
-        if under_way is None:
-            raise OutOfTurn(f"an answer to request {number}, which is not under way")
+        under_way = self._request(number)
         if isinstance(message, Error):
             del self._open[number]
             self._events.append(RequestFailed(number, message.to_exception()))
@@ -157,8 +159,6 @@ class RestoreClient:
             self._end(number, under_way, message)
         elif type(message) is not ANSWERS[under_way.verb]:
             raise OutOfTurn(f"a {type(message).__name__} in answer to {RestoreVerb(under_way.verb).name}")
-        elif isinstance(message, DataItem):
-            self._take_data(number, under_way, message.data)
         else:
             under_way.items += 1
             if under_way.items > ITEMS_LIMIT:
@@ -174,21 +174,47 @@ class RestoreClient:
         del self._open[number]
         self._events.append(AnswerWhole(number, missing))
 
-    def _take_data(self, number: int, under_way: _Open, data: bytes) -> None:
-        under_way.buffer += data
-        at = 0
+    def _request(self, number: int) -> _Open:
+        under_way = self._open.get(number)
+        if under_way is None:
+            raise OutOfTurn(f"an answer to request {number}, which is not under way")
+        return under_way
+
+    def _take_data(self, payload: bytes) -> None:
+        """A DATA frame, without making a DataItem of it: all content passes here, and each copy shows."""
+        if len(payload) <= DATA_HEAD.size:
+            raise BadMessage("DataItem: empty")
+        (number,) = DATA_HEAD.unpack_from(payload)
+        under_way = self._request(number)
+        if under_way.verb != RestoreVerb.FETCH:
+            raise OutOfTurn(f"data in answer to {RestoreVerb(under_way.verb).name}")
+        view = memoryview(payload)[DATA_HEAD.size :]
+        while view:
+            if under_way.buffer or len(view) < HEAD.size:
+                view = self._complete(number, under_way, view)
+                continue
+            size = _size_at(view)
+            if len(view) < size:
+                under_way.buffer += view
+                return
+            self._blob(number, under_way, bytes(view[:size]))
+            view = view[size:]
+
+    def _complete(self, number: int, under_way: _Open, view: memoryview) -> memoryview:
+        """Add to the blob that has begun to come; what is left of the data."""
         buffer = under_way.buffer
-        while len(buffer) - at >= HEAD.size:
-            if not under_way.size:
-                under_way.size = _size_at(buffer, at)
-            if len(buffer) - at < under_way.size:
-                break
-            with memoryview(buffer) as view:
-                whole = bytes(view[at : at + under_way.size])
-            at += under_way.size
-            under_way.size = 0
-            self._blob(number, under_way, whole)
-        del buffer[:at]
+        missing = HEAD.size - len(buffer)
+        if missing > 0:
+            buffer += view[:missing]
+            view = view[missing:]
+            if len(buffer) < HEAD.size:
+                return view
+        missing = _size_at(buffer) - len(buffer)
+        buffer += view[:missing]
+        if len(view) >= missing:
+            self._blob(number, under_way, bytes(buffer))
+            under_way.buffer = bytearray()
+        return view[missing:]
 
     def _blob(self, number: int, under_way: _Open, data: bytes) -> None:
         try:
@@ -209,9 +235,9 @@ def split_ids(ids: bytes) -> Sequence[bytes]:
     return [ids[at : at + ID_LENGTH] for at in range(0, len(ids), ID_LENGTH)]
 
 
-def _size_at(buffer: bytearray, at: int) -> int:
+def _size_at(data: bytearray | memoryview) -> int:
     """The whole size of the blob that begins here; checked against its bounds before anything is waited for."""
-    magic, *_, sealed, count, extended = HEAD.unpack_from(buffer, at)
+    magic, *_, sealed, count, extended = HEAD.unpack_from(data)
     if magic != blob.MAGIC or not sealed or sealed > SEALED_LIMIT or count > REFERENCES_LIMIT:
         raise BadMessage("data that is no blob")
     if extended > EXTENSIONS_LIMIT:
