@@ -8,6 +8,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from mastodon.daemon.errors import StoreError
+from mastodon.host.certificates import CertificateError, load_key
 from mastodon.host.durable import SYSTEM_DISK, Disk, write_file
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.ledger import Head, LedgerHeadRecord
@@ -41,3 +43,14 @@ class HeadsFile:
         except (OSError, FormatError):
             return None
         return Head(*record.heads[0]) if record.heads else None
+
+
+def load_ledger_key(path: Path) -> Ed25519PrivateKey:
+    """The key that signs the ledger's heads. Raises StoreError."""
+    try:
+        key = load_key(path)
+    except CertificateError as error:
+        raise StoreError(str(error)) from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise StoreError(f"{path}: the ledger key has to be an Ed25519 key")
+    return key

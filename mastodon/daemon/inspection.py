@@ -11,9 +11,8 @@ from mastodon.catalogue.interface import Catalogue, CatalogueError
 from mastodon.catalogue.rebuild import read_pack
 from mastodon.daemon.config import Config
 from mastodon.daemon.errors import StoreError
-from mastodon.daemon.heads import HeadsFile
+from mastodon.daemon.heads import HeadsFile, load_ledger_key
 from mastodon.daemon.opening import StateLock
-from mastodon.daemon.store import load_ledger_key
 from mastodon.host.ledger_reader import ChainReader
 from mastodon.host.spool_layout import BadMarker, NoSpool, chains, pack_days, packs_of_day, read_marker, segments
 from mastodon.sealed.errors import FormatError
@@ -38,7 +37,7 @@ class Inspection:
     async def run(self) -> None:
         """Look at everything."""
         await self._open_catalogue()
-        self._signed = HeadsFile(self._config.state, load_ledger_key(self._config)).read()
+        self._signed = HeadsFile(self._config.state, load_ledger_key(self._config.keys.ledger_key)).read()
         for spool in self._config.spools:
             try:
                 marker = read_marker(spool.path)

@@ -81,6 +81,18 @@ class SpoolMemory:
         return ""
 
 
+@dataclass(frozen=True, slots=True)
+class SpoolStatus:
+    """A spool, for the operator. ``offline`` is empty while it is in use."""
+
+    path: str
+    spool: str
+    generation: int
+    weight: int
+    usable: int
+    offline: str
+
+
 class Spools:
     """The configured spools."""
 
@@ -132,3 +144,11 @@ class Spools:
             chosen = max(shares, key=lambda one: one[0].credit if one[1] else float("-inf"))[0]
             chosen.credit -= 1
             return chosen
+
+
+def spool_status(spool: Spool) -> SpoolStatus:
+    """A spool, for the operator."""
+    return SpoolStatus(
+        str(spool.path), spool.uuid.hex(), spool.marker.generation if spool.marker else 0, spool.weight,
+        spool.usable() if spool.online else 0, spool.offline,
+    )  # fmt: skip

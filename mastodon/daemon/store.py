@@ -28,7 +28,7 @@ from mastodon.daemon.config import Config, SpoolConfig
 from mastodon.daemon.errors import Displaced, NotAllowed, NotFound, StoreError, Unavailable
 from mastodon.daemon.events import EventBound, EventCode
 from mastodon.daemon.execute import Authority
-from mastodon.daemon.heads import HeadsFile
+from mastodon.daemon.heads import HeadsFile, load_ledger_key
 from mastodon.daemon.intake import Intake
 from mastodon.daemon.ledger_writer import LedgerWriter
 from mastodon.daemon.opening import (
@@ -42,8 +42,8 @@ from mastodon.daemon.opening import (
 )
 from mastodon.daemon.pack_receiver import PackReceiver
 from mastodon.daemon.spool import Spool
-from mastodon.daemon.spools import SpoolMemory, Spools
-from mastodon.host.certificates import CertificateError, load_certificate, load_key, spki_pin
+from mastodon.daemon.spools import SpoolMemory, Spools, SpoolStatus, spool_status
+from mastodon.host.certificates import CertificateError, load_certificate, spki_pin
 from mastodon.host.durable import SYSTEM_DISK, Disk, DiskError
 from mastodon.host.spool_layout import pack_name
 from mastodon.sealed.blob import LEVELS
@@ -67,18 +67,6 @@ class Located:
 
     ranges: list[tuple[str, int, int]]
     missing: list[bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolStatus:
-    """A spool, for the operator. ``offline`` is empty while it is in use."""
-
-    path: str
-    spool: str
-    generation: int
-    weight: int
-    usable: int
-    offline: str
 
 
 class Store:
@@ -434,7 +422,7 @@ class Store:
 
 def open_store(config: Config, reactor: Any, now_ns: Callable[[], int], disk: Disk = SYSTEM_DISK) -> Store:
     """The store that a configuration describes, not started yet. Raises StoreError."""
-    ledger_key = load_ledger_key(config)
+    ledger_key = load_ledger_key(config.keys.ledger_key)
     try:
         server = spki_pin(load_certificate(config.keys.server_certificate))
     except CertificateError as error:
@@ -442,22 +430,3 @@ def open_store(config: Config, reactor: Any, now_ns: Callable[[], int], disk: Di
     return Store(
         config.state, config.spools, (server, *config.keys.spare_pins), ledger_key, reactor, now_ns, os.urandom, disk
     )
-
-
-def load_ledger_key(config: Config) -> Ed25519PrivateKey:
-    """The key that signs the ledger's heads. Raises StoreError."""
-    try:
-        key = load_key(config.keys.ledger_key)
-    except CertificateError as error:
-        raise StoreError(str(error)) from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise StoreError(f"{config.keys.ledger_key}: the ledger key has to be an Ed25519 key")
-    return key
-
-
-def spool_status(spool: Spool) -> SpoolStatus:
-    """A spool, for the operator."""
-    return SpoolStatus(
-        str(spool.path), spool.uuid.hex(), spool.marker.generation if spool.marker else 0, spool.weight,
-        spool.usable() if spool.online else 0, spool.offline,
-    )  # fmt: skip

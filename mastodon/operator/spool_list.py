@@ -8,8 +8,7 @@ import click
 
 from mastodon.daemon.config import Config
 from mastodon.daemon.control import ask_daemon
-from mastodon.daemon.spools import SpoolMemory, Spools
-from mastodon.daemon.store import spool_status
+from mastodon.daemon.spools import SpoolMemory, Spools, spool_status
 from mastodon.operator.reach import configuration, plain_errors
 
 GIB = 1 << 30
