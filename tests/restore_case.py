@@ -9,6 +9,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mastodon.restore import actions
+from mastodon.restore.errors import Distrusted
 from mastodon.restore.report import Report
 from mastodon.restore.select import Selection
 from mastodon.restore.session import Session
@@ -80,3 +81,22 @@ class RestoreCase(SynchronousTestCase):
             for path in sorted(top.rglob("*"))
             if path.is_file() and not path.is_symlink()
         }
+
+
+class LyingCase(RestoreCase):
+    """Checks that nothing wrong ever comes out."""
+
+    def assert_refused(self, kind: type[Exception] = Distrusted, text: str = "", **options: Any) -> str:
+        """The restore is refused as a whole, nothing is written; the error's text."""
+        error = self.assertRaises(kind, self.restore, **options)
+        self.assertIn(text, str(error))
+        self.assertEqual(self.files(), {})
+        return str(error)
+
+    def assert_named(self, *names: str) -> None:
+        """These files are told as lost; all others are right."""
+        report = self.restore()
+        self.assertEqual(report.lost_count, len(names), report.losses)
+        for name in names:
+            self.assertTrue(any(name in loss for loss in report.losses), (name, report.losses))
+        self.assertEqual(self.files(), {path: content for path, content in FILES.items() if f"/{path}" not in names})

@@ -173,6 +173,23 @@ class HomeTests(AdminCase):
         self.assertIn("no machine 'web02' is known here", self.admin("machine", "show", "web02", code=2))
 
     @in_thread
+    def test_certificates_of_further_devices(self):
+        """A device that another one has added may read; once removed it may not, and cannot be added again."""
+        self.backed_up()
+        other = self.top / "other"
+        pin = self.admin("certificate", "make", "--label", "desk", home=other).strip()
+        for name in ("admin.json", "server.json", "cards.json"):
+            (other / name).write_bytes((self.home / name).read_bytes())
+        self.assertIn("refused", self.admin("snapshots", "web01", home=other, code=2))
+        self.admin("certificate", "add", pin, "--label", "desk")
+        self.admin("certificate", "add", pin, "--label", "desk")
+        self.assertEqual(len(self.admin("snapshots", "web01", home=other).splitlines()), 2)
+        self.admin("certificate", "remove", pin)
+        self.assertIn("refused", self.admin("snapshots", "web01", home=other, code=2))
+        self.assertIn("for ever", self.admin("certificate", "add", pin, code=2))
+        self.assertIn("is no pin", self.admin("certificate", "remove", "nonsense", code=2))
+
+    @in_thread
     def test_lost_laptop(self):
         """A new home with the admin secret and a registered certificate reads the book and restores."""
         self.backed_up()

@@ -1,7 +1,6 @@
-"""A server that lies to the restore client (P5), and what must follow: an error that names the thing, or the truth.
+"""A server that lies about blobs and listings (P5), and listings that would lead outside of the target (P4).
 
-Each lie is told on a machine's first restore and again on a later one; whatever comes out below --to is byte for byte
-what the machine sealed, or is not there.
+Whatever comes out below --to is byte for byte what the machine sealed, or is not there and was named.
 """
 
 import os
@@ -12,41 +11,15 @@ from typing import Any
 import zstandard
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from mastodon.restore.errors import Distrusted, Locked, NotThere, RestoreError, WentBack
-from mastodon.restore.memory import Memory
 from mastodon.restore.session import find_entry
 from mastodon.sealed.blob import HEAD, INNER, MAGIC, NONCE, BlobKind, padded_length, parse_header
 from mastodon.sealed.content import encode_map
 from mastodon.sealed.entry import Entry, EntryType, Place
-from mastodon.sealed.hpke import SealingKey
 from mastodon.sealed.listing import Section, encode_page
-from mastodon.sealed.pair import EnvelopeMode, EnvelopePayload, PairRecord, ReenvelopeRecord, envelope_hash
 from mastodon.sealed.purposes import Purpose, hkdf_expand
-from mastodon.sealed.record import record_hash
-from mastodon.sealed.run import make_run
-from mastodon.wire.messages import Message
-from mastodon.wire.restore_messages import DataItem, FetchRequest, PairItem, RunItem, SnapshotItem
-from tests.fake_restore_server import FakeAdmin, Lie, fake_backup, known_from, swap_data
-from tests.restore_case import FILES, RestoreCase, entry, listed
-
-
-class LyingCase(RestoreCase):
-    """Checks that nothing wrong ever comes out."""
-
-    def assert_refused(self, kind: type[Exception] = Distrusted, text: str = "", **options: Any) -> str:
-        """The restore is refused as a whole, nothing is written; the error's text."""
-        error = self.assertRaises(kind, self.restore, **options)
-        self.assertIn(text, str(error))
-        self.assertEqual(self.files(), {})
-        return str(error)
-
-    def assert_named(self, *names: str) -> None:
-        """These files are told as lost; all others are right."""
-        report = self.restore()
-        self.assertEqual(report.lost_count, len(names), report.losses)
-        for name in names:
-            self.assertTrue(any(name in loss for loss in report.losses), (name, report.losses))
-        self.assertEqual(self.files(), {path: content for path, content in FILES.items() if f"/{path}" not in names})
+from mastodon.wire.restore_messages import DataItem, FetchRequest
+from tests.fake_restore_server import FakeAdmin, fake_backup, swap_data
+from tests.restore_case import FILES, LyingCase, entry
 
 
 class BlobLies(LyingCase):
@@ -206,203 +179,6 @@ class BlobLies(LyingCase):
         self.assert_refused(text="again and again")
 
 
-class RecordLies(LyingCase):
-    """Machine, pair, envelope, run and snapshot records."""
-
-    def test_promise_p5_made_up_machine(self):
-        """Records of a machine that the server made up, under the name of ours, are nobody's."""
-        evil = fake_backup(secret=b"o" * 32)
-        evil.small(listed({"etc/passwd": b"evil"}))
-        self.admin.server.made = evil.made
-        self.assert_refused(NotThere, "no snapshot")
-        self.assertTrue(any("passed over" in warning for warning in self.admin.warnings))
-
-    def test_promise_p5_made_up_snapshot(self):
-        """A snapshot record that the machine did not sign is passed over with a warning, the others are shown."""
-        evil = fake_backup(secret=b"o" * 32)
-        evil.small(listed({"etc/passwd": b"evil"}))
-        self.backup.made.snapshots.append(evil.made.snapshots[0])
-        self.restore()
-        self.assertEqual(self.files(), FILES)
-        self.assertIn("a snapshot record was passed over", " ".join(self.admin.warnings))
-
-    def test_promise_p5_older_latest(self):
-        """Once a newer snapshot was seen, an older one as the newest is refused, unless told to take it."""
-        self.backup.small(listed(FILES | {"new": b"new"}))
-        memory = Memory(self.top / "heads.json")
-        self.admin.memory = memory
-        self.restore(to="first")
-        self.backup.made.snapshots.pop()
-        self.admin.memory = Memory(self.top / "heads.json")
-        text = self.assert_refused(WentBack, "snapshot 1 as the newest is shown, but snapshot 2 was seen on")
-        self.assertIn("--allow-older", text)
-        self.restore(session=self.admin.session(allow_older=True), to="older")
-        self.assertEqual(self.files("older"), FILES)
-        self.assertIn("withheld", " ".join(self.admin.warnings))
-
-    def test_promise_p5_nothing_at_all(self):
-        """A server that has lost all snapshots that were seen is refused."""
-        self.admin.memory = Memory(self.top / "heads.json")
-        self.restore(to="first")
-        self.backup.made.snapshots.clear()
-        self.assert_refused(WentBack, "no snapshot is shown, but snapshot 1 was seen")
-
-    def test_promise_p5_exchanged_history(self):
-        """Another history under the same numbers, signed by whoever stole the machine's key, is noticed."""
-        self.admin.memory = Memory(self.top / "heads.json")
-        self.restore(to="first")
-        other = fake_backup()
-        other.small(listed({"etc/passwd": b"other"}))
-        other.small(listed({"etc/passwd": b"other still"}))
-        self.admin.server.made = other.made
-        self.assert_refused(WentBack, "another snapshot 1 is shown")
-
-    def test_promise_p5_forked_history_is_told(self):
-        """Two snapshots of one number are both shown, and which is meant has to be said."""
-        other = fake_backup()
-        other.small(listed({"etc/passwd": b"other"}))
-        self.backup.made.snapshots += other.made.snapshots
-        self.backup.made.blobs |= other.made.blobs
-        session = self.admin.session()
-        self.assertEqual(len(session.history.snapshots), 2)
-        self.assertIn("two histories", " ".join(self.admin.warnings))
-        self.assertIn("name one by its hash", str(self.assertRaises(NotThere, session.snapshot, "1")))
-        wanted = record_hash(self.backup.made.snapshots[0][0]).hex()[:16]
-        self.restore(wanted=wanted)
-        self.assertEqual(self.files(), FILES)
-
-    def test_promise_p5_gap_is_told(self):
-        """A snapshot that is withheld in the middle is told."""
-        self.backup.small(listed(FILES | {"new": b"new"}))
-        self.backup.small(listed(FILES | {"new": b"newer"}))
-        del self.backup.made.snapshots[1]
-        self.restore()
-        self.assertIn("snapshot 2 withheld or lost", " ".join(self.admin.warnings))
-
-    def test_promise_p5_made_up_pair(self):
-        """A pair that the server made, whose envelope opens, is nobody's."""
-        evil = fake_backup(secret=b"o" * 32)
-        self.backup.made.pairs[:] = evil.made.pairs
-        self.assert_refused(text="no record of sealing pair")
-
-    def test_promise_p5_later_pair_needs_the_admins_word(self):
-        """What is sealed to a second pair is read with --accept-pair only; the first pair's snapshots stay readable."""
-        self.backup.add_pair(b"q" * 16, b"f" * 32)
-        self.backup.new_run()
-        self.backup.small(listed({"etc/new": b"new"}))
-        self.assert_refused(text="cannot be had: web01: sealing pair 2")
-        self.assertIn("is not known to the book", " ".join(self.admin.warnings))
-        self.restore(wanted="1", to="first")
-        self.assertEqual(self.files("first"), FILES)
-        session = self.admin.session(accept_pairs=True)
-        self.restore(session=session)
-        self.assertEqual(self.files(), {"etc/new": b"new"})
-        self.assertEqual([pair for pair, _ in session.trust.adopted], [b"q" * 16])
-
-    def test_promise_p5_later_pair_is_not_adopted_as_first(self):
-        """A machine of which only its second pair is shown: that one is not taken for the first."""
-        self.backup.add_pair(b"q" * 16, b"f" * 32)
-        self.backup.new_run()
-        self.backup.small(listed({"etc/new": b"new"}))
-        del self.backup.made.pairs[0]
-        self.assert_refused(text="not known to the book")
-
-    def test_promise_p5_another_record_of_an_adopted_pair(self):
-        """A pair that was adopted is known by its record's hash; another record of that id is passed over."""
-        known = known_from(self.backup, pairs=((b"p" * 16, b"h" * 32),))
-        self.assert_refused(text="no record of sealing pair", session=self.admin.session(known=known))
-
-    def test_promise_p5_unencrypted_or_foreign_envelope(self):
-        """An envelope that is not the one that the pair record names is never handed to gpg."""
-        (record, envelope, _) = self.backup.made.pairs[0]
-        for other in (b"plain", envelope[7:], b"sealed:" + EnvelopePayload(b"m" * 32, b"p" * 16, b"e" * 32).encode()):
-            self.backup.made.pairs[:] = [(record, other, 0)]
-            self.admin.opened.clear()
-            self.assert_refused(text="no record of sealing pair")
-            self.assertEqual(self.admin.opened, [])
-            self.assertIn("another envelope than the pair record names", " ".join(self.admin.warnings))
-
-    def test_promise_p5_envelope_whose_key_does_not_fit(self):
-        """An envelope with another private half than the pair record's public one opens nothing."""
-        payload = EnvelopePayload(self.backup.machine, b"p" * 16, b"z" * 32).encode()
-        self.backup.made.pairs[:] = [signed_pair(self.backup, b"sealed:" + payload)]
-        self.assert_refused(text="does not belong to the pair record")
-
-    def test_promise_p5_hostile_envelopes_do_not_hide_the_good_one(self):
-        """All envelopes of a pair are tried; those that do not open or fit are passed over."""
-        good = self.backup.made.pairs[0]
-        foreign = b"sealed:" + EnvelopePayload(self.backup.machine, b"p" * 16, b"z" * 32).encode()
-        bad = [reenvelope(self.backup, envelope) for envelope in (b"junk", foreign)]
-        self.backup.made.pairs[:] = [*bad, good, (b"no record", b"x", 0), (b"no record", b"x", 1)]
-        self.assertTrue(self.restore().complete)
-        self.assertEqual(self.files(), FILES)
-
-    def test_reenvelope_opens_where_the_first_envelope_does_not(self):
-        """An envelope that the admin added opens the pair; one by somebody else is not even tried."""
-        payload = EnvelopePayload(self.backup.machine, b"p" * 16, b"e" * 32).encode()
-        known = known_from(self.backup, order_keys=(self.backup.secret.public_key,))
-        self.backup.made.pairs[:] = [signed_pair(self.backup, b"lost"), reenvelope(self.backup, b"sealed:" + payload)]
-        self.restore(session=self.admin.session(known=known))
-        self.assertEqual(self.files(), FILES)
-        known = known_from(self.backup, order_keys=(b"k" * 32,))
-        self.assert_refused_keeping("cannot be opened", self.admin.session(known=known))
-
-    def assert_refused_keeping(self, text: str, session: Any) -> None:
-        """Refused, whatever earlier restores have written."""
-        self.assertIn(text, str(self.assertRaises(Distrusted, self.restore, session=session, to="other")))
-
-    def test_promise_p5_replayed_or_made_up_run(self):
-        """Run records count with the machine's signature, for a believed pair, and with the card's id_key only."""
-        evil = fake_backup(secret=b"o" * 32)
-        key = self.backup.secret.signing_key
-        other_id_key = make_run(key, self.backup.pair, b"n" * 16, 1, b"k" * 32, b"i" * 32)
-        other_pair = make_run(key, evil.pair, b"n" * 16, 1, b"k" * 32, self.backup.secret.id_key)
-        unsigned = make_run(
-            evil.secret.signing_key, self.backup.pair, b"n" * 16, 1, b"k" * 32, self.backup.secret.id_key
-        )
-        for run, text in (
-            (other_id_key, "another id key than the card commits to"),
-            (other_pair, "another machine"),
-            (unsigned, "signature does not fit"),
-            (evil.made.runs[evil.run], "signature does not fit"),
-        ):
-            self.admin.server.lie = instead_of_runs(run)
-            self.assert_refused(RestoreError, text)
-
-    def test_promise_p5_withheld_run(self):
-        """Without its run record a blob is of no use: told as such."""
-        self.backup.made.runs.clear()
-        self.assert_refused(text="the record of run")
-
-    def test_promise_p2_wrong_key_opens_nothing(self):
-        """With a key that opens no envelope nothing is shown, and the reason told."""
-        self.backup.made.pairs[:] = [signed_pair(self.backup, b"sealed to somebody else")]
-        error = self.assertRaises(Locked, self.admin.session().trust.private, b"p" * 16)
-        self.assertIn("cannot be opened", str(error))
-
-    def test_snapshot_records_of_nonsense(self):
-        """Garbage among the snapshot records hinders nothing."""
-
-        def lie(request, messages):
-            if type(request).__name__ != "SnapshotsRequest":
-                return messages
-            return [SnapshotItem(request.request, b"garbage" * 20, 1), *messages]
-
-        self.admin.server.lie = lie
-        self.restore()
-        self.assertEqual(self.files(), FILES)
-
-    def test_pair_items_in_answer_to_something_else(self):
-        """An item of the wrong kind ends the connection."""
-        pair = self.backup.made.pairs[0]
-
-        def lie(request: Any, messages: list[Message]) -> list[Message]:
-            return [PairItem(request.request, *pair), *messages]
-
-        self.admin.server.lie = lie
-        self.assert_refused(text="in answer to")
-
-
 class EscapeTests(LyingCase):
     """Listings that would lead outside of the target (a machine's key may be in the attacker's hands)."""
 
@@ -459,15 +235,6 @@ def constant(data: bytes) -> Callable[[bytes], bytes]:
     return lambda _: data
 
 
-def instead_of_runs(run: bytes) -> Lie:
-    """A lie that shows this run record whichever was asked for."""
-
-    def lie(request: Any, messages: list[Message]) -> list[Message]:
-        return [RunItem(one.request, run) if isinstance(one, RunItem) else one for one in messages]
-
-    return lie
-
-
 def is_fetch(request: object) -> bool:
     return isinstance(request, FetchRequest)
 
@@ -486,20 +253,3 @@ def reseal(backup: Any, sealed: bytes, inner: bytes) -> bytes:
     run_key = bytes([1]) * 32
     key = hkdf_expand(run_key, Purpose.BLOB_KEY, bytes([1]) + header.id + header.salt)
     return associated + AESGCM(key).encrypt(NONCE, inner, associated)
-
-
-def signed_pair(backup: Any, envelope: bytes) -> tuple[bytes, bytes, int]:
-    """The machine's first pair, but with this envelope."""
-    record = PairRecord(
-        backup.machine, b"p" * 16, 1, 1, b"", SealingKey(b"e" * 32).public_key, EnvelopeMode.PASSPHRASE, (), bytes(32),
-        envelope_hash(envelope),
-    )  # fmt: skip
-    return record.sign(backup.secret.signing_key), envelope, 0
-
-
-def reenvelope(backup: Any, envelope: bytes) -> tuple[bytes, bytes, int]:
-    """A re-envelope record, signed by the machine's own key in the role of some admin's."""
-    record = ReenvelopeRecord(
-        backup.machine, b"p" * 16, 1, envelope_hash(envelope), backup.secret.public_key, EnvelopeMode.PASSPHRASE, ()
-    )
-    return record.sign(backup.secret.signing_key), envelope, 1

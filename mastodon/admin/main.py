@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from mastodon import __version__
+from mastodon.admin.certificate import certificate
 from mastodon.admin.connect import connect
 from mastodon.admin.download import download
 from mastodon.admin.find import find
@@ -45,7 +46,7 @@ def machine() -> None:
 machine.add_command(machine_add)
 machine.add_command(machine_list)
 machine.add_command(machine_show)
-for command in (init, connect, snapshots, ls, find, restore, download):
+for command in (init, connect, certificate, snapshots, ls, find, restore, download):
     cli.add_command(command)
 
 
