@@ -8,16 +8,18 @@ The file ``contents`` in the state directory is a hash table that is read and wr
             32  blob id              4   offset          4   length (0: the key is the blob's own)
             8   BLAKE3 of the bytes before
 
-Promises: an entry is written when the server has acknowledged the pack, so what an interrupted run sent is not sent
-again. Each slot carries its own check: one that was torn or damaged is an empty one. Memory does not grow with the
-number of files, since slots are read one neighbourhood at a time and never mapped. A table of another machine or pair
-is made anew. A lost or old table makes a run offer and send more, and a wrong one cannot do harm: a place names a
-blob by the id of its content, and a commit fails while a blob is missing.
+An entry lies in the slot that the first bits of its key name, or in one of the FAR behind it.
+
+Promises: an entry is added when the server has acknowledged the pack, so what an interrupted run sent is not sent
+again. Each slot carries its own check: one that was torn or damaged is an empty one. Memory hardly grows with the
+number of files: the table is never mapped, additions are written in batches, in the table's order. A table of another
+machine or pair is made anew. A lost or old table makes a run offer and send more, and a wrong one cannot do harm: a
+place names a blob by the id of its content, and a commit fails while a blob is missing.
 """
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from blake3 import blake3
 
@@ -25,14 +27,22 @@ MAGIC = b"MASTCONT"
 VERSION = 1
 HEAD = struct.Struct("<8sBB32s16s6x")
 SLOT = struct.Struct("<16s32sII8s")
-EMPTY = bytes(SLOT.size)
+SIZE = SLOT.size
+KEY = 16
+NOTHING = bytes(KEY)
 NEAR = 8
-"""Slots that are read at once."""
+"""Slots that are read at once when one entry is looked for."""
 FAR = 64
-"""Slots behind its own that an entry may lie in."""
-SMALLEST = 12
+REGION = 256
+"""Slots that are written at once, with those behind them."""
+YOUNG = 16384
+"""Additions that wait to be written."""
+SMALLEST, LARGEST = 12, 40
 FULL = 0.6
 NAME = "contents"
+
+Place = tuple[bytes, int, int]
+"""(blob id, offset, length)."""
 
 
 class ContentMap:
@@ -46,36 +56,40 @@ class ContentMap:
         self._machine = machine
         self._pair = pair
         self._forgotten: set[bytes] = set()
+        self._young: dict[bytes, Place] = {}
         self._count = 0
+        self._filter: _Filter | None = None
         self.failure: OSError | None = None
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        self._fd = _open(self._path)
         self._log = self._read_head()
         if not self._log:
-            self._make_empty(SMALLEST)
+            self.clear()
         else:
             self._count = self._estimate()
 
     def place(self, hash: bytes, length: int) -> tuple[bytes, int] | None:
         """The blob that holds content of this hash and length, and the offset in it."""
-        found = self._find(hash[:16])
+        found = self._find(hash[:KEY])
         if found is None or found[2] != length or found[0] in self._forgotten:
             return None
         return found[0], found[1]
 
     def knows(self, id: bytes) -> bool:
         """Whether the server has acknowledged this blob."""
-        found = self._find(id[:16])
+        found = self._find(id[:KEY])
         return found is not None and found[0] == id and found[2] == 0 and id not in self._forgotten
 
     def add_blob(self, id: bytes) -> None:
         """The server has this blob."""
         self._forgotten.discard(id)
-        self._put(id[:16], id, 0, 0)
+        self._young[id[:KEY]] = (id, 0, 0)
 
     def add_contents(self, id: bytes, contents: Iterable[tuple[bytes, int, int]]) -> None:
         """What lies in a blob: (content hash, offset, length)."""
         for hash, offset, length in contents:
-            self._put(hash[:16], id, offset, length)
+            self._young[hash[:KEY]] = (id, offset, length)
+        if len(self._young) > YOUNG:
+            self.flush()
 
     def forget(self, ids: Iterable[bytes]) -> None:
         """The server says that it does not have these."""
@@ -83,100 +97,167 @@ class ContentMap:
 
     def clear(self) -> None:
         """The server has nothing."""
+        self._young.clear()
         self._make_empty(SMALLEST)
 
-    def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._fd)
-
-    def _find(self, key: bytes) -> tuple[bytes, int, int] | None:
-        first = int.from_bytes(key[:8], "little") & ((1 << self._log) - 1)
-        for start in range(first, first + FAR, NEAR):
-            slots = os.pread(self._fd, NEAR * SLOT.size, HEAD.size + start * SLOT.size)
-            for found, id, offset, length, check in SLOT.iter_unpack(slots):
-                if found == key:
-                    packed = SLOT.pack(key, id, offset, length, b"")[:-8]
-                    return (id, offset, length) if _check(packed) == check else None
-                if found == EMPTY[:16]:
-                    return None
-        return None
-
-    def _put(self, key: bytes, id: bytes, offset: int, length: int) -> None:
+    def flush(self) -> None:
+        """Write the additions to the disk's cache."""
+        young, self._young = self._young, {}
         if self.failure is not None:
             return
-        packed = SLOT.pack(key, id, offset, length, b"")[:-8]
         try:
-            self._write(key, packed + _check(packed))
+            while self._count + len(young) > FULL * (1 << self._log):
+                self._grow()
+            self._insert(_slot(key, young[key]) for key in sorted(young))
         except OSError as error:
             self.failure = error
 
-    def _write(self, key: bytes, slot: bytes) -> None:
-        if self._count > FULL * (1 << self._log):
-            self._grow()
-        while (at := self._slot_for(key, slot)) is None:
-            self._grow()
-        if at:
-            os.pwrite(self._fd, slot, at)
+    def close(self) -> None:
+        """Write what is not written yet, and let go of the file."""
+        self.flush()
+        os.close(self._fd)
 
-    def _slot_for(self, key: bytes, slot: bytes) -> int | None:
-        """Where an entry goes: 0 if it is there already, None if there is no room near its own slot."""
-        first = int.from_bytes(key[:8], "little") & ((1 << self._log) - 1)
-        for start in range(first, first + FAR, NEAR):
-            base = HEAD.size + start * SLOT.size
-            slots = os.pread(self._fd, NEAR * SLOT.size, base)
-            for index in range(NEAR):
-                there = slots[index * SLOT.size : (index + 1) * SLOT.size]
-                if there[:16] == key or there[:16] == EMPTY[:16] or not there:
-                    self._count += there[:16] != key
-                    return 0 if there == slot else base + index * SLOT.size
+    def _home(self, key: bytes) -> int:
+        return int.from_bytes(key[:8], "big") >> (64 - self._log)
+
+    def _find(self, key: bytes) -> Place | None:
+        young = self._young.get(key)
+        if young is not None:
+            return young
+        if self._filter is not None and not self._filter.may_hold(key):
+            return None
+        home = self._home(key)
+        for start in range(home, home + FAR, NEAR):
+            slots = os.pread(self._fd, NEAR * SIZE, HEAD.size + start * SIZE)
+            for at in range(0, len(slots) - SIZE + 1, SIZE):
+                found = slots[at : at + KEY]
+                if found == key:
+                    return _checked(slots[at : at + SIZE])
+                if found == NOTHING:
+                    return None
         return None
+
+    def _insert(self, slots: Iterable[bytes]) -> None:
+        """Slots in the order of their keys. One that finds no room is left out: it is a hint."""
+        first, region = -1, bytearray()
+        for slot in slots:
+            home = self._home(slot[:KEY])
+            if home - home % REGION != first:
+                self._write_region(first, region)
+                first = home - home % REGION
+                region = bytearray(os.pread(self._fd, (REGION + FAR) * SIZE, HEAD.size + first * SIZE))
+            start = (home - first) * SIZE
+            for at in range(start, min(start + FAR * SIZE, len(region)), SIZE):
+                there = region[at : at + KEY]
+                if there == NOTHING or there == slot[:KEY]:
+                    self._count += there == NOTHING
+                    region[at : at + SIZE] = slot
+                    if self._filter is not None:
+                        self._filter.add(slot[:KEY])
+                    break
+        self._write_region(first, region)
+
+    def _write_region(self, first: int, region: bytearray) -> None:
+        if region:
+            os.pwrite(self._fd, region, HEAD.size + first * SIZE)
 
     def _grow(self) -> None:
         """Four times as many slots, in a new file."""
-        old, old_log = self._fd, self._log
+        old, count = self._fd, 1 << self._log
         fresh = self._path + ".new"
-        self._fd = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        self._make_empty(old_log + 2)
-        at = HEAD.size
-        while slots := os.pread(old, 1024 * SLOT.size, at):
-            at += len(slots)
-            for start in range(0, len(slots) - SLOT.size + 1, SLOT.size):
-                self._copy(slots[start : start + SLOT.size])
-        os.close(old)
-        os.replace(fresh, self._path)
-
-    def _copy(self, slot: bytes) -> None:
-        """One slot of the table before, if it is a good one and finds room."""
-        if slot[:16] != EMPTY[:16] and _check(slot[:-8]) == slot[-8:]:
-            at = self._slot_for(slot[:16], slot)
-            if at:
-                os.pwrite(self._fd, slot, at)
+        self._fd = _open(fresh)
+        try:
+            self._make_empty(self._log + 2)
+            self._insert(_good_slots(old, count + FAR))
+            os.replace(fresh, self._path)
+        finally:
+            os.close(old)
 
     def _make_empty(self, log: int) -> None:
         self._log = log
         self._count = 0
-        os.ftruncate(self._fd, 0)
-        os.ftruncate(self._fd, HEAD.size + ((1 << log) + FAR) * SLOT.size)
-        os.pwrite(self._fd, HEAD.pack(MAGIC, VERSION, log, self._machine, self._pair), 0)
+        self._filter = _Filter(log)
+        try:
+            os.ftruncate(self._fd, 0)
+            os.ftruncate(self._fd, _length(log))
+            os.pwrite(self._fd, HEAD.pack(MAGIC, VERSION, log, self._machine, self._pair), 0)
+        except OSError as error:
+            self.failure = error
 
     def _read_head(self) -> int:
         """The table's log2, 0 where it is none of this machine and pair."""
         head = os.pread(self._fd, HEAD.size, 0)
-        if len(head) != HEAD.size:
+        if len(head) != HEAD.size or not SMALLEST <= head[9] < LARGEST:
             return 0
         log = head[9]
-        whole = HEAD.size + ((1 << log) + FAR) * SLOT.size if SMALLEST <= log < 40 else -1
-        if head != HEAD.pack(MAGIC, VERSION, log, self._machine, self._pair) or os.fstat(self._fd).st_size != whole:
+        if head != HEAD.pack(MAGIC, VERSION, log, self._machine, self._pair):
             return 0
-        return int(log)
+        return int(log) if os.fstat(self._fd).st_size == _length(log) else 0
 
     def _estimate(self) -> int:
         """How many slots are taken, from a look at some of them: hashes lie evenly."""
         looked = min(1 << self._log, 4096)
-        slots = os.pread(self._fd, looked * SLOT.size, HEAD.size)
-        taken = sum(slots[at : at + 16] != EMPTY[:16] for at in range(0, len(slots), SLOT.size))
+        slots = os.pread(self._fd, looked * SIZE, HEAD.size)
+        taken = sum(slots[at : at + KEY] != NOTHING for at in range(0, len(slots), SIZE))
         return taken * (1 << self._log) // looked
+
+
+class _Filter:
+    """Says of most keys that are not in the table that they are not, without a look at it (a Bloom filter).
+
+    There is one only for a table that began empty in this run: a first run asks for nearly nothing that is there.
+    """
+
+    def __init__(self, log: int) -> None:
+        self._bits = bytearray(1 << log)
+        self._mask = (1 << (log + 3)) - 1
+
+    def add(self, key: bytes) -> None:
+        """The table holds this key."""
+        for bit in self._places(key):
+            self._bits[bit >> 3] |= 1 << (bit & 7)
+
+    def may_hold(self, key: bytes) -> bool:
+        """False only if it was never added."""
+        return all(self._bits[bit >> 3] >> (bit & 7) & 1 for bit in self._places(key))
+
+    def _places(self, key: bytes) -> tuple[int, int]:
+        number = int.from_bytes(key[6:], "little")
+        return number & self._mask, (number >> 40) & self._mask
+
+
+def _good_slots(fd: int, count: int) -> Iterator[bytes]:
+    """The slots of a table that are good, in the order of their keys."""
+    late: list[bytes] = []
+    for start in range(0, count, 1024):
+        slots = os.pread(fd, min(1024, count - start) * SIZE, HEAD.size + start * SIZE)
+        good = [slots[at : at + SIZE] for at in range(0, len(slots) - SIZE + 1, SIZE)]
+        ordered = sorted(late + [slot for slot in good if slot[:KEY] != NOTHING and _checked(slot) is not None])
+        # A key may stand up to FAR slots behind one that is larger: the last ones wait for the next piece.
+        late = ordered[-2 * FAR :]
+        yield from ordered[: -2 * FAR]
+    yield from late
+
+
+def _slot(key: bytes, place: Place) -> bytes:
+    packed = SLOT.pack(key, *place, b"")[:-8]
+    return packed + _check(packed)
+
+
+def _checked(slot: bytes) -> Place | None:
+    if _check(slot[:-8]) != slot[-8:]:
+        return None
+    _, id, offset, length, _ = SLOT.unpack(slot)
+    return id, offset, length
 
 
 def _check(packed: bytes) -> bytes:
     return bytes(blake3(packed).digest(length=8))
+
+
+def _length(log: int) -> int:
+    return HEAD.size + ((1 << log) + REGION + FAR) * SIZE
+
+
+def _open(path: str) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

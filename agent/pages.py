@@ -24,20 +24,12 @@ Body = dict[int, Any]
 PutPage = Callable[[list[bytes], bytes], bytes]
 """From references and plaintext to the page's id, the blob being sent where it has to be."""
 
-NAME, TYPE, UID, GID, SIZE, PLACES, XATTRS, ACL_NAMES, FLAGS, DELTA, USER, GROUP = (
-    0,
-    1,
-    3,
-    4,
-    6,
-    8,
-    13,
-    14,
-    16,
-    18,
-    19,
-    20,
-)
+# Fields of an entry (mastodon.sealed.entry_codec).
+NAME, TYPE, UID, GID, SIZE, PLACES, XATTRS, ACL_NAMES, FLAGS = 0, 1, 3, 4, 6, 8, 13, 14, 16
+DELTA, USER, GROUP = 18, 19, 20
+RARE = frozenset({9, 10, 11, XATTRS, ACL_NAMES, 15, DELTA, USER, GROUP})
+"""Fields of any length, and those that few entries have."""
+USUAL_BYTES, HASH_BYTES = 56, 36
 SECTION_OVERHEAD = 12
 UNFLAGGED = EntryFlag(0)
 OWNER_BYTES = 270
@@ -121,7 +113,7 @@ class Draft:
             self.sections.append((directory, []))
         self.sections[-1][1].append(body)
         self.rows.append(row)
-        self.length += len(cbor.encode(body))
+        self.length += entry_length(body)
         if len(self.users) + len(self.groups) > self.owners:
             self.length += OWNER_BYTES * (len(self.users) + len(self.groups) - self.owners)
             self.owners = len(self.users) + len(self.groups)
@@ -265,6 +257,18 @@ class ListingBuilder:
         self.entries += entries
         self.files += files
         self.content_bytes += content_bytes
+
+
+def entry_length(body: Body) -> int:
+    """About the bytes of an entry, rather more than less; the same for the same entry, since pages are cut by it."""
+    length = USUAL_BYTES + len(body[NAME])
+    places = body.get(PLACES)
+    if places is not None:
+        length += HASH_BYTES + (8 if len(places) == 3 else 9 * len(places))
+    rare = RARE.intersection(body)
+    if rare:
+        length += sum(len(cbor.encode(body[number])) for number in rare)
+    return length
 
 
 def encode(draft: Draft) -> bytes:

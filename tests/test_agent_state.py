@@ -157,7 +157,7 @@ class MissingTests(AgentCase):
         self.assertEqual(self.vault.missing(self.vault.record().root), [])
         for name in ("big", "huge", "d0/000", "d2/002", "new"):
             self.assertEqual(self.content(name), (self.tree / name).read_bytes())
-        self.assertEqual(self.back_up().sent_blobs, 0)
+        self.assertLessEqual(self.back_up().sent_blobs, 2)  # a page and the root, if others touched / or /tmp
 
     def test_bundle(self):
         """A lost bundle: the files in it are read again."""
@@ -362,6 +362,7 @@ class ContentMapTests(SynchronousTestCase):
             self.table.add_contents(ids[number % 200], [(hash, number, 7)])
         for id in ids:
             self.table.add_blob(id)
+        self.table.flush()
         for table in (self.table, self.open()):
             for number, hash in enumerate(hashes):
                 self.assertEqual(table.place(hash, 7), (ids[number % 200], number))
@@ -384,6 +385,7 @@ class ContentMapTests(SynchronousTestCase):
         """A table of another machine or pair is made anew."""
         id = secrets.token_bytes(32)
         self.table.add_blob(id)
+        self.table.flush()
         self.assertFalse(self.open(pair=b"q" * 16).knows(id))
         self.assertFalse(self.open().knows(id))
 
@@ -391,6 +393,8 @@ class ContentMapTests(SynchronousTestCase):
         """A slot whose check does not fit is not believed."""
         id = secrets.token_bytes(32)
         self.table.add_blob(id)
+        self.table.flush()
+        self.assertTrue(self.table.knows(id))
         path = os.path.join(self.directory, "contents")
         with open(path, "r+b") as file:
             data = file.read()
