@@ -20,6 +20,7 @@ from mastodon.sealed.purposes import Purpose, hkdf_expand
 from mastodon.wire.restore_messages import DataItem, FetchRequest
 from tests.fake_restore_server import FakeAdmin, fake_backup, swap_data
 from tests.restore_case import FILES, LyingCase, entry
+from tests.tiny_backup import TinyBackup
 
 
 class BlobLies(LyingCase):
@@ -28,6 +29,12 @@ class BlobLies(LyingCase):
     def blob(self, kind: BlobKind) -> bytes:
         """Id of the one blob of a kind."""
         return next(id for id, sealed in self.backup.made.blobs.items() if parse_header(sealed[0]).kind == kind)
+
+    def forger(self) -> TinyBackup:
+        """Somebody with a run's key, whose run the machine has signed: what it seals opens."""
+        forger = fake_backup()
+        self.backup.made.runs |= forger.made.runs
+        return forger
 
     def all_files(self) -> list[str]:
         return [f"/{path}" for path in FILES]
@@ -82,14 +89,14 @@ class BlobLies(LyingCase):
     def test_promise_p5_whoever_was_handed_keys_cannot_make_content(self):
         """A blob that opens with the run's key, but whose content has another id, puts out nothing."""
         bundle = self.blob(BlobKind.BUNDLE)
-        forger = fake_backup()
+        forger = self.forger()
         forger.seal(BlobKind.BUNDLE, b"evil" * 3000, id=bundle)
         self.admin.server.lie = swap_data(lambda _: forger.made.blobs[bundle][0], bundle)
         self.assert_named(*self.all_files())
 
     def test_promise_p5_made_up_page_and_root(self):
         """A page or root that does not have the id named above it is refused, the page by the names that it covers."""
-        forger = fake_backup()
+        forger = self.forger()
         sections = [Section((), [entry(b"evil")])]
         page = self.blob(BlobKind.PAGE)
         forger.seal(BlobKind.PAGE, encode_page(sections), id=page)
@@ -117,6 +124,18 @@ class BlobLies(LyingCase):
         self.assertEqual(report.losses, ["listing from /10 up to before /20: it is missing where the backup is kept"])
         self.assertEqual(len(self.files()), 20)
 
+    def test_promise_p5_page_at_another_place(self):
+        """A page that starts with another name than the root says, or runs into the next, is told as lost."""
+        first, second = [Section((), [entry(b"b")])], [Section((), [entry(b"c"), entry(b"x")])]
+        pages = [self.backup.page(sections, ()) for sections in (first, second)]
+        for keys in (
+            [(pages[0], [Section((), [entry(b"a")])])],
+            [(pages[1], second), (pages[0], [Section((), [entry(b"d")])])],
+        ):
+            self.backup.snapshot(self.backup.root(keys))
+            report = self.restore()
+            self.assertEqual((report.lost_count, self.files()), (len(keys), {}))
+
     def test_promise_p5_zip_bomb(self):
         """A blob that would decompress to more than it says, or than any may, is refused before it fills memory."""
         bundle = self.blob(BlobKind.BUNDLE)
@@ -130,14 +149,14 @@ class BlobLies(LyingCase):
     def test_promise_p5_map_of_other_length(self):
         """A map that does not stand for what its file says makes that file lost, by name."""
         chunk = self.backup.seal(BlobKind.CHUNK, b"c" * 1000)
-        for map_length, offset in ((900, 0), (1000, 5)):
+        for map_length, offset, outer in ((900, 0, 0), (1000, 5, 0), (1000, 0, 7)):
             reference = self.backup.seal(BlobKind.MAP, encode_map([Place(0, offset, map_length)]), [chunk])
             one = entry(b"mapped", size=1000, hash=b"h" * 32)
-            one.places = (Place(0, 0, 1000),)
+            one.places = (Place(0, outer, 1000),)
             sections = [Section((), [one])]
             self.backup.snapshot(self.backup.root([(self.backup.page(sections, [reference]), sections)]))
             report = self.restore()
-            self.assertTrue(not report.complete and self.files() == {}, (map_length, offset))
+            self.assertTrue(not report.complete and self.files() == {}, (map_length, offset, outer))
 
     def test_promise_p5_places_outside_their_blob(self):
         """A listing that names bytes outside of a blob makes no file."""

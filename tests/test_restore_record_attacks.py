@@ -3,6 +3,7 @@
 What is made up hinders nothing; what is withheld, replayed or exchanged is told, and nothing wrong is written.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from mastodon.restore.errors import Distrusted, Locked, NotThere, RestoreError, WentBack
@@ -11,6 +12,7 @@ from mastodon.sealed.hpke import SealingKey
 from mastodon.sealed.pair import EnvelopeMode, EnvelopePayload, PairRecord, ReenvelopeRecord, envelope_hash
 from mastodon.sealed.record import record_hash
 from mastodon.sealed.run import make_run
+from mastodon.sealed.snapshot import SnapshotRecord
 from mastodon.wire.messages import Message
 from mastodon.wire.restore_messages import PairItem, RunItem, SnapshotItem
 from tests.fake_restore_server import Lie, fake_backup, known_from
@@ -36,6 +38,16 @@ class RecordLies(LyingCase):
         self.restore()
         self.assertEqual(self.files(), FILES)
         self.assertIn("a snapshot record was passed over", " ".join(self.admin.warnings))
+
+    def test_promise_p5_snapshot_in_our_machines_name(self):
+        """A record that names our machine, signed by another key, is passed over."""
+        other = fake_backup(secret=b"o" * 32)
+        real = SnapshotRecord.read_unverified(self.backup.made.snapshots[0][0])
+        forged = replace(real, sequence=2, predecessor=b"p" * 32).sign(other.secret.signing_key)
+        self.backup.made.snapshots.append((forged, 1))
+        self.restore()
+        self.assertEqual(self.files(), FILES)
+        self.assertEqual(len(self.admin.session().history.snapshots), 1)
 
     def test_promise_p5_older_latest(self):
         """Once a newer snapshot was seen, an older one as the newest is refused, unless told to take it."""

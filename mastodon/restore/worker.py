@@ -17,15 +17,14 @@ from collections.abc import Sequence
 from mastodon.host.attributes import ProblemLog
 from mastodon.host.tree_writer import TreeWriter
 from mastodon.restore.jobs import BlobJob, JobResult, decode_job, encode_result, unpack_entry
-from mastodon.sealed.blob import BlobKind, BlobOpener, parse_header
-from mastodon.sealed.errors import FormatError, Malformed
+from mastodon.sealed.blob import BlobOpener, parse_header
+from mastodon.sealed.errors import FormatError
 
 ORDER = struct.Struct("=QQQQ")
 """Number of the job (0 ends the work), where it starts in the arena, where from there its description, its length."""
 MAX_DESCRIPTORS = 200
 LOG_PIECE = 200
 """Problems in one packet."""
-CONTENT = (BlobKind.BUNDLE, BlobKind.CHUNK)
 
 
 class Worker:
@@ -56,10 +55,7 @@ class Worker:
         return result
 
     def _open(self, blob: BlobJob, data: memoryview) -> bytes:
-        header = parse_header(data)
-        if header.kind not in CONTENT:
-            raise Malformed(f"a {header.kind.name.lower()} where content should be")
-        return self._opener.open(data, header, blob.run_key, blob.id)
+        return self._opener.open(data, parse_header(data), blob.run_key, blob.id)
 
     def _write_files(self, blob: BlobJob, plaintext: bytes, result: JobResult) -> None:
         view = memoryview(plaintext)
