@@ -36,20 +36,13 @@ from mastodon.wire.messages import (
 )
 from mastodon_agent.pace import Throttle
 from mastodon_agent.packing import SealedPack
+from mastodon_agent.refusals import NoConnection, ServerRefused, final, given_up
 from mastodon_agent.session import Durable, Offended, SessionEvent, SnapshotRefused, Wants
 
 KEEPALIVE_S = 15.0
 SILENCE_S = 45.0
 FINISH_S = 10.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
-
-
-class ServerRefused(Exception):
-    """The server refuses this run; the text says why and what to do."""
-
-
-class NoConnection(Exception):
-    """The server cannot be reached, is another one than the URL names, or does not know this machine."""
 
 
 @dataclass(slots=True, eq=False)
@@ -208,19 +201,13 @@ class Connection:
             pause = max(wait, self._retry_after) * (0.75 + self._patience.random() / 2)
             self._retry_after = 0.0
             if not self._is_over() and self._clock() + pause - self._good_at > patience:
-                self._fail(self._given_up(patience, error))
+                self._fail(given_up(patience, error, answered=self._hellos > 0))
             if self._is_over():
                 return
             self._said(f"{error}; trying again in {pause:.0f} s")
             wait = min(2 * wait, LONGEST_WAIT_S)
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, pause)
-
-    def _given_up(self, patience: float, error: str) -> Exception:
-        """What it comes to: a server that answers and refuses is not one that cannot be reached."""
-        if self._hellos:
-            return ServerRefused(f"given up after {patience:.0f} s without progress: {error}")
-        return NoConnection(f"no connection for {patience:.0f} s, given up: {error}")
 
     def _is_over(self) -> bool:
         return self._closing or self._failure is not None
@@ -399,7 +386,7 @@ class Connection:
                 self._because(f"the server says: {reason.text}")
                 self._cut()
             return
-        self._fail(_final(reason))
+        self._fail(final(reason))
 
     def _offend(self, ids: Sequence[bytes]) -> bool:
         """The pack that was refused for these blobs, if it is one of ours."""
@@ -432,19 +419,3 @@ def _bits(bitmap: bytes, count: int) -> tuple[bool, ...]:
     """Which of an offer's ids are wanted; what a short bitmap does not cover is."""
     bits = (bool(bitmap[n // 8] & 0x80 >> n % 8) if n // 8 < len(bitmap) else True for n in range(count))
     return tuple(bits)
-
-
-def _final(reason: RemoteError) -> Exception:
-    """What the user is told when the server refuses for good."""
-    if reason.code is ErrorCode.NOT_AUTHENTICATED:
-        return NoConnection(
-            "the server does not know this machine, or its secret was renewed: "
-            "get a current URL from your admin (mastodon-admin machine show)"
-        )
-    if reason.code is ErrorCode.DISPLACED:
-        return ServerRefused("another run of this machine, or a clone of it, took the session over: run again later")
-    if reason.code is ErrorCode.DISABLED:
-        return NoConnection("this machine is disabled on the server: ask your admin")
-    if reason.code is ErrorCode.QUOTA:
-        return ServerRefused(f"the quota is used up, nothing was deleted: {reason.text}")
-    return ServerRefused(f"the server refuses: {reason.text}")

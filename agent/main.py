@@ -20,7 +20,7 @@ from mastodon.wire.append_client import Introduction
 from mastodon.wire.messages import Finish
 from mastodon_agent import state
 from mastodon_agent.backup import Backup, Clocks, Job, NothingCommitted, Outcome
-from mastodon_agent.connection import Connection, NoConnection, Patience, ServerRefused
+from mastodon_agent.connection import Connection, Patience
 from mastodon_agent.console import Console
 from mastodon_agent.dry_run import DryRun
 from mastodon_agent.estimate import Estimate
@@ -31,6 +31,7 @@ from mastodon_agent.options import Options, UsageError, parse_options
 from mastodon_agent.pairing import Credentials, RecipientsRefused, load_recipients
 from mastodon_agent.progress import ProgressBar
 from mastodon_agent.reader_process import ReaderProcess, ReaderSetting
+from mastodon_agent.refusals import NoConnection, ServerRefused
 from mastodon_agent.ring import OtherEnded
 from mastodon_agent.scan import OldListing, Scan, ScanRules
 from mastodon_agent.trust_memory import TrustMemory

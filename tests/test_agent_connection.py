@@ -16,8 +16,9 @@ from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon.wire.append_client import Introduction
 from mastodon.wire.errors import ErrorCode
 from mastodon.wire.messages import Finish, Goodbye, Hello, NewSnapshot, Offer, PackEnd, make_error
-from mastodon_agent.connection import Connection, NoConnection, Patience, ServerRefused
+from mastodon_agent.connection import Connection, Patience
 from mastodon_agent.pace import Throttle
+from mastodon_agent.refusals import NoConnection, ServerRefused
 from mastodon_agent.session import Session
 from mastodon_agent.trust_memory import TrustMemory
 from tests.agent_runs import AgentCase
