@@ -1,96 +1,52 @@
 """Mastodon itself, run as its users run it: the console scripts, the daemon under twistd, everything over TLS."""
 
-import subprocess
+import os
 import sys
 from pathlib import Path
 
 from bench.measure import Command
-from bench.peers import bytes_below, end, free_port, run, wait_for_port
-
-SCRIPTS = Path(sys.executable).parent
-MACHINE = "bench"
-ADMIN = "bench"
-
-
-class Commands:
-    """The command lines, and where they leave what the next one needs; all that depends on options stands here."""
-
-    def __init__(self, work: Path) -> None:
-        self.server = work / "server"
-        self.config = self.server / "mastodon.toml"
-        self.spool = work / "spool"
-        self.client = work / "client"
-        self.request = self.client / "request"
-        self.cards = work / "cards"
-        self.state = work / "state"
-        self.passphrase = work / "passphrase"
-
-    def _argv(self, script: str, *rest: object) -> list[str]:
-        return [str(SCRIPTS / script), *map(str, rest)]
-
-    def init(self, append: int, restore: int) -> list[str]:
-        ports = ["--append", f"127.0.0.1:{append}", "--restore", f"127.0.0.1:{restore}"]
-        return self._argv("mastodon", "init", self.server, *ports, "--spool", self.spool)
-
-    def daemon(self) -> list[str]:
-        return self._argv("twistd", "--nodaemon", "--pidfile=", "mastodon", "--config", self.config)
-
-    def client_init(self) -> list[str]:
-        options = ["--passphrase-file", self.passphrase, "--request", self.request]
-        return self._argv("mastodon-admin", "--home", self.client, "init", *options)
-
-    def admin_add(self) -> list[str]:
-        options = ["--config", self.config, "--request", self.request, "--out", self.client / "server"]
-        return self._argv("mastodon", "admin", "add", ADMIN, *options)
-
-    def machine_add(self) -> list[str]:
-        options = ["--passphrase-file", self.passphrase, "--out", self.cards]
-        return self._argv("mastodon-admin", "--home", self.client, "machine", "add", MACHINE, *options)
-
-    def backup(self, data: Path) -> list[str]:
-        keys = ["--url-file", self.cards / f"{MACHINE}.url", "--passkey-file", self.cards / f"{MACHINE}.passkey"]
-        return self._argv("mastodon-agent", *keys, "--state", self.state, "-q", data)
-
-    def restore(self, to: Path, *inner: Path) -> list[str]:
-        options = ["--passphrase-file", self.passphrase, "--to", to]
-        return self._argv("mastodon-admin", "--home", self.client, "restore", MACHINE, *inner, *options)
+from bench.peers import bytes_below
+from tests.installation import Installation
 
 
 class Mastodon:
-    """A server with one spool, one admin and one machine."""
+    """A server with one spool, one admin and one machine. The scripts are those beside this interpreter."""
 
     def __init__(self, work: Path) -> None:
-        self.commands = Commands(work)
-        self.server: subprocess.Popen[bytes] | None = None
+        os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.here = Installation(work)
         self.data = Path()
 
     def start(self) -> int:
-        commands, append, restore = self.commands, free_port(), free_port()
-        commands.passphrase.write_text("x" * 20 + "\n")
-        commands.passphrase.chmod(0o600)
-        run(commands.init(append, restore))
-        self.server = subprocess.Popen(commands.daemon(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for_port(append)
-        run(commands.client_init())
-        run(commands.admin_add())
-        run(commands.machine_add())
-        return self.server.pid
+        """The daemon's process id; the first time everything is set up."""
+        self.here.set_up()
+        assert self.here.daemon is not None  # set_up starts it
+        return self.here.daemon.pid
 
     def stop(self) -> None:
-        end(self.server)
+        """Stop the daemon."""
+        self.here.stop_daemon()
 
     def backup(self, data: Path) -> Command:
+        """One run of the agent."""
         self.data = data
-        return Command(self.commands.backup(data))
+        return self._command(*self.here.agent_words(), data)
 
     def restore(self, to: Path) -> Command:
-        return Command(self.commands.restore(to))
+        """Everything in the newest snapshot."""
+        return self._command(*self.here.restore_words(to))
 
     def single(self, to: Path, inner: str) -> Command:
-        return Command(self.commands.restore(to, self.data / inner))
+        """One file of it."""
+        return self._command(*self.here.restore_words(to), self.data / inner)
 
     def restored(self, to: Path) -> Path:
+        """Where the tree lies after a restore."""
         return to / self.data.relative_to("/")
 
     def kept(self) -> int:
-        return bytes_below(self.commands.spool)
+        """Bytes of packs and ledger."""
+        return sum(bytes_below(spool / part) for spool in self.here.spools() for part in ("packs", "ledger"))
+
+    def _command(self, *words: str | Path) -> Command:
+        return Command([str(word) for word in words], self.here.environment)
