@@ -17,7 +17,8 @@ from twisted.logger import globalLogPublisher
 
 from mastodon.daemon.append_port import BYTES_OUTSTANDING, JOBS_OUTSTANDING
 from mastodon.daemon.connection import READ_AHEAD
-from mastodon.daemon.tls import SOCKET_BUFFER
+from mastodon.daemon.scheduling import TURN_BUDGET, UNAUTHENTICATED
+from mastodon.daemon.tls import HANDSHAKE_COST, SOCKET_BUFFER, FastTLSProtocol
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.pack import PACK_LIMIT
 from mastodon.wire.errors import ErrorCode
@@ -82,6 +83,25 @@ class StrangerTests(LoadTestCase):
 
         return self.thread(attack)
 
+    def test_promise_p12_handshakes_take_turns(self) -> Deferred[None]:
+        """Handshakes are work of the one unit of all strangers, and a turn holds few of their steps."""
+
+        def attack() -> None:
+            turns = self.inside(lambda: record_turns(self))
+            context = client_context(["mastodon/1"])
+            threads = [threading.Thread(target=shake_hands, args=(self.server.append_port, context)) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            steps = [[piece for piece in turn if isinstance(piece.source, FastTLSProtocol)] for turn in turns]
+            self.assertGreaterEqual(sum(map(len, steps)), 8 * 10)
+            self.assertLessEqual(max(map(len, steps)), TURN_BUDGET // HANDSHAKE_COST)
+            self.assertEqual({piece.unit for turn in steps for piece in turn}, {UNAUTHENTICATED})
+            self.until(self.nothing_left)
+
+        return self.thread(attack)
+
     def test_promise_p12_silent_after_the_handshake(self) -> Deferred[None]:
         """Whoever finishes TLS and never says HELLO makes room for those who do; an agent that is in stays in."""
 
@@ -119,6 +139,13 @@ class StrangerTests(LoadTestCase):
             self.until(self.nothing_left)
 
         return self.thread(attack)
+
+
+def shake_hands(port: int, context: ssl.SSLContext) -> None:
+    """Ten times, and leave."""
+    for _ in range(10):
+        with Peer(port, context):
+            pass
 
 
 class BytewiseClient:

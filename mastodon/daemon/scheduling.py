@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from mastodon.wire.fair import DeficitRoundRobin, Kind, Source
 
-TURN_BUDGET = 4 * 1024 * 1024
+TURN_BUDGET = 1024 * 1024
 """Cost of the work done before the reactor looks at its sockets again."""
 
 UNAUTHENTICATED = "unauthenticated"

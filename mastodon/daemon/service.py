@@ -86,7 +86,8 @@ class MastodonService(Service):
             (config.append, append_context(self._identity), self._append),
             (config.restore, restore_context(self._identity), self._restore),
         ):
-            port = yield listen_tls(self._reactor, (listen.address, listen.port), context, factory, limits)
+            where = (listen.address, listen.port)
+            port = yield listen_tls(self._reactor, where, context, factory, limits, self._scheduler)
             self._listening.append(port)
         self._control = ControlPort(store, config.state)
         yield self._control.listen(self._reactor)

@@ -9,6 +9,8 @@ Promises:
 * the restore port demands possession of a client key and nothing more of the certificate: *whose* key it
   is, the application decides from ``peer_pin``. The verify callback cannot: it sees the certificates that
   an attacker adds to the chain first;
+* handshakes take turns: all of them together are one unit of the daemon's scheduler, as all strangers' work is, so
+  that a flood of them costs the machines that are in no more than that unit's share;
 * at most ``half_open`` connections are in the handshake, the oldest makes room, and none takes longer
   than ``handshake_seconds``; a closing connection whose peer does not answer is cut.
 
@@ -40,7 +42,9 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mastodon.daemon.scheduling import UNAUTHENTICATED, Scheduler
 from mastodon.host.certificates import CertificateError, Identity, spki_pin
+from mastodon.wire.fair import Kind
 
 APPEND_ALPN = b"mastodon/1"
 RESTORE_ALPN = b"mastodon-restore/1"
@@ -50,6 +54,8 @@ BIO_READ = 80 * 1024
 SOCKET_BUFFER = 120 * 1024
 RECORD = 16 * 1024
 BACKLOG = 1024
+HANDSHAKE_COST = 512 * 1024
+"""Of one step of a handshake, which takes about as long as to receive and store so many bytes."""
 
 
 class NoCommonProtocol(SSL.Error):
@@ -148,18 +154,45 @@ class FastTLSProtocol(TLSMemoryBIOProtocol):
         self._address = address
         self._closing: IDelayedCall | None = None
         self._settled = False
+        self._early = b""
 
     def makeConnection(self, transport: ITransport) -> None:
         """The TCP connection is there."""
         self.factory.handshakes.begin(self)
         super().makeConnection(transport)
+        if self.factory.turns is not None:
+            self.factory.turns.add(UNAUTHENTICATED, Kind.CONTROL, self)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes from the peer; those of the handshake wait for their turn, and no more are read meanwhile."""
+        if self._settled or self.factory.turns is None:
+            super().dataReceived(data)
+            return
+        self._early += data
+        cast(Server, self.transport).pauseProducing()
+        self.factory.turns.wake(self)
+
+    def next_cost(self) -> int | None:
+        """For the scheduler: whether the handshake can go on."""
+        return HANDSHAKE_COST if self._early else None
+
+    def run(self) -> None:
+        """For the scheduler: a step of the handshake."""
+        data, self._early = self._early, b""
+        cast(Server, self.transport).resumeProducing()
+        super().dataReceived(data)
 
     def _checkHandshakeStatus(self) -> None:
         super()._checkHandshakeStatus()
         if self._handshakeDone and not self._settled:
             self._settled = True
             self.factory.handshakes.end(self)
+            self._take_no_turns()
             self._start_application()
+
+    def _take_no_turns(self) -> None:
+        if self.factory.turns is not None:
+            self.factory.turns.remove(self)
 
     def _start_application(self) -> None:
         if self.negotiatedProtocol != self.factory.alpn:
@@ -247,6 +280,7 @@ class FastTLSProtocol(TLSMemoryBIOProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """The TCP connection is gone."""
         self.factory.handshakes.end(self)
+        self._take_no_turns()
         super().connectionLost(reason)
         if self._closing is not None and self._closing.active():
             self._closing.cancel()
@@ -258,12 +292,14 @@ class FastTLSFactory(TLSMemoryBIOFactory):
     protocol = FastTLSProtocol
 
     def __init__(
-        self, context: ServerContext, application: IProtocolFactory, limits: Limits, clock: IReactorTime
-    ) -> None:
+        self, context: ServerContext, application: IProtocolFactory, limits: Limits, clock: IReactorTime,
+        turns: Scheduler | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(context, False, application, clock)
         self.alpn = context.alpn
         self.limits = limits
         self.clock = clock
+        self.turns = turns
         self.handshakes = HandshakeLimit(limits, clock)
 
     def buildProtocol(self, addr: IAddress | None) -> FastTLSProtocol:
@@ -277,12 +313,14 @@ def listen_tls(
     context: ServerContext,
     application: IProtocolFactory,
     limits: Limits = Limits(),
+    turns: Scheduler | None = None,
 ) -> Deferred[IListeningPort]:
-    """Listen on an IP address (the empty one: all of IPv4) and port; fails with CannotListenError."""
+    """Listen on an IP address (the empty one: all of IPv4) and port; fails with CannotListenError. Without ``turns``
+    handshakes are done as they come."""
     host, port = address
     kind = TCP6ServerEndpoint if ":" in host else TCP4ServerEndpoint
     endpoint = kind(reactor, port, BACKLOG, host)
-    listening: Deferred[IListeningPort] = endpoint.listen(FastTLSFactory(context, application, limits, reactor))
+    listening: Deferred[IListeningPort] = endpoint.listen(FastTLSFactory(context, application, limits, reactor, turns))
     return listening
 
 
