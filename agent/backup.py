@@ -21,11 +21,10 @@ from mastodon.sealed.record import record_hash
 from mastodon.sealed.run import KEY_LENGTH, make_run, run_id
 from mastodon.sealed.snapshot import INCOMPLETE, Notice, SnapshotRecord, SnapshotStatus
 from mastodon.wire.messages import Committed, Missing
-from mastodon_agent import facts, state
+from mastodon_agent import facts, packing, state
 from mastodon_agent.content_map import ContentMap
 from mastodon_agent.intake import Intake, Note, OldPages, Tally
 from mastodon_agent.outlet import Outlet
-from mastodon_agent.packing import PackMaker
 from mastodon_agent.pages import ListingBuilder
 from mastodon_agent.pairing import Credentials, adopt, make_pair
 from mastodon_agent.reader_process import ReaderProcess
@@ -87,6 +86,9 @@ class Watcher:
     def say(self, text: str) -> None:
         """Something that the admin should know."""
 
+    def detail(self, text: str) -> None:
+        """Something for those who look."""
+
     def progress(self, tally: Tally, sent_bytes: int) -> None:
         """Called often: how far it is."""
 
@@ -125,8 +127,10 @@ class Backup:
             lambda: BlobSealer(secret.machine_id, run_id(run), run_key), clocks.random_bytes, sealing_threads()
         )
         try:
-            packs = PackMaker(secret.machine_id, run, clocks.steady)
-            outlet = Outlet(secret.id_key, known, sealing, packs, self._session, offers=answer.stored_blobs > 0)
+            target = min(packing.TARGET, answer.pack_limit // 2)
+            packs = packing.PackMaker(secret.machine_id, run, clocks.steady, target)
+            has_some = answer.stored_blobs > 0
+            outlet = Outlet(secret.id_key, known, sealing, packs, self._session, has_some, answer.window)
             try:
                 return self._passes(pair, known, outlet, answer.stored_blobs == 0)
             except BaseException:
@@ -187,19 +191,27 @@ class Backup:
             known.clear()
             state.forget_listing(job.state)
         elif state.adopt_unfinished(job.state, job.secret.machine_id, pair.pair, known.knows):
-            self._watcher.say("going on where an interrupted run stopped")
+            self._watcher.detail("going on where an interrupted run stopped")
         missing: tuple[bytes, ...] = ()
+        reread = job.reread
         for _ in range(PASSES):
-            one = _Pass(self, pair, outlet, missing)
+            one = _Pass(self, pair, outlet, missing, reread)
             try:
                 result = one.run()
             finally:
                 one.writer.close()
             if isinstance(result, Outcome):
                 return result
-            self._watcher.say(f"the server lacks {len(result) // 32} pieces of what it had: they are read again")
-            missing += tuple(result[at : at + 32] for at in range(0, len(result), 32))
+            lost = len(result.ids) // 32
+            self._watcher.say(
+                f"the server lacks {'more than ' if result.more else ''}{lost} pieces of what it had: read again"
+            )
+            missing += tuple(result.ids[at : at + 32] for at in range(0, len(result.ids), 32))
             known.forget(missing)
+            outlet.offer_from_now_on()
+            if result.more:  # than it can name: look at everything, and ask about everything
+                known.clear()
+                reread = True
         raise NothingCommitted("the server keeps losing pieces that it has acknowledged: ask its operator")
 
     def commit(
@@ -244,12 +256,15 @@ class Backup:
 class _Pass:
     """One walk over all files, and the try to commit what came of it."""
 
-    def __init__(self, backup: Backup, pair: PairRecord, outlet: Outlet, missing: tuple[bytes, ...]) -> None:
+    def __init__(
+        self, backup: Backup, pair: PairRecord, outlet: Outlet, missing: tuple[bytes, ...], reread: bool
+    ) -> None:
         self._backup = backup
         self._job = backup._job
         self._pair = pair
         self._outlet = outlet
         self._missing = missing
+        self._reread = reread
         machine = self._job.secret.machine_id
         self._listing_path = os.path.join(self._job.state, state.NAME)
         self._is_seeding = state.is_seeding(self._job.state, machine, pair.pair)
@@ -259,11 +274,11 @@ class _Pass:
         self._intake = Intake(outlet, self._listing, old, self._job.secret.chunker_seed, backup._watcher.note)
         self._checkpoint_at = backup._clocks.steady() + self._job.checkpoint_s
 
-    def run(self) -> Outcome | bytes:
-        """The outcome, or the ids that the server misses, joined."""
+    def run(self) -> Outcome | Missing:
+        """The outcome, or what the server misses."""
         backup, intake = self._backup, self._intake
         reader = backup._reader
-        reader.begin(self._listing_path, self._pair.pair, self._missing, self._job.reread and not self._missing)
+        reader.begin(self._listing_path, self._pair.pair, self._missing, self._reread)
         tick_at = 0.0
         for kind, data, meta in reader.ring.records(self._tick):
             intake.take(kind, data, meta)
@@ -283,7 +298,7 @@ class _Pass:
             backup._watcher.say(f"the state could not be written, the next run is slower: {self.writer.failure}")
         sequence, word = backup.commit(self._pair, root, status, tally)
         if isinstance(word, Missing):
-            return word.ids
+            return word
         return Outcome(
             status, sequence, tally, self._listing.entries, self._outlet.sent_bytes, self._outlet.sent_blobs,
             backup._checkpoints, backup._notices,

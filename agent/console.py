@@ -29,15 +29,19 @@ REASONS = {
 
 
 class Console(Watcher):
-    """``verbosity`` is -1 for errors only, 0, or more for more."""
+    """``verbosity`` is -1 for errors only, 0, or more for more.
+
+    Unless ``somebody_looks``, or more was asked for, a run that went well says nothing: cron mails every line.
+    """
 
     def __init__(
-        self, verbosity: int, as_json: bool, bar: ProgressBar | None = None, out: TextIO | None = None,
+        self, verbosity: int, as_json: bool, somebody_looks: bool = True, out: TextIO | None = None,
         err: TextIO | None = None, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self._verbosity = verbosity
+        self._talks = verbosity > 0 or (verbosity == 0 and somebody_looks)
         self._json = as_json
-        self._bar = bar
+        self._bar: ProgressBar | None = None
         self._out = out or sys.stdout
         self._err = err or sys.stderr
         self._clock = clock
@@ -67,8 +71,8 @@ class Console(Watcher):
             self._line(text)
 
     def detail(self, text: str) -> None:
-        """Something for those who ask."""
-        if self._verbosity > 0:
+        """Something for those who look."""
+        if self._talks:
             self.say(text)
 
     def error(self, text: str) -> None:
@@ -109,7 +113,7 @@ class Console(Watcher):
         if self._hidden:
             self._line(f"and {self._hidden} more; -v shows them all")
         partial = outcome.status is SnapshotStatus.PARTIAL
-        if self._verbosity < 0 and not partial:
+        if not self._talks and not partial:
             return
         word = "PARTIAL, see above" if partial else "complete"
         self._line(

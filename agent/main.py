@@ -14,6 +14,7 @@ from mastodon.host.socket_tls import connect
 from mastodon.sealed.content import file_hash_key
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.machine_secret import MachineSecret
+from mastodon.sealed.schema import clean_text
 from mastodon.sealed.snapshot import INCOMPLETE, SnapshotStatus
 from mastodon.sealed.url import MachineUrl
 from mastodon.wire.append_client import Introduction
@@ -54,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return USAGE
     for name in ("MASTODON_URL", "MASTODON_URL_FILE", "MASTODON_PASSKEY_FILE"):
         os.environ.pop(name, None)  # not for the programs that are started
-    console = Console(options.verbosity, options.json)
+    somebody_looks = sys.stderr.isatty() or "JOURNAL_STREAM" in os.environ
+    console = Console(options.verbosity, options.json, somebody_looks)
     try:
         return _run(options, console)
     except UsageError as error:
@@ -156,14 +158,18 @@ def _back_up(options: Options, url: MachineUrl, console: Console) -> int:
             introduction,
             Patience(start_s=min(120.0, options.retry_s), later_s=options.retry_s),
             time.monotonic,
-            console.say,
+            console.detail,
         )
         finish: list[Finish] = []
         stack.callback(lambda: connection.close(finish[0] if finish else None))
         answer = connection.open()
         if answer.mail:
             console.detail(f"{len(answer.mail)} orders wait on the server; this release does not obey any")
-        outcome = _one_backup(options, secret, credentials, nonce, connection, reader, memory, console)
+        try:
+            outcome = _one_backup(options, secret, credentials, nonce, connection, reader, memory, console)
+        except Exception as error:
+            finish.append(Finish(NOTHING, clean_text(str(error), 1024)))
+            raise
         code = PARTIAL if outcome.status is SnapshotStatus.PARTIAL else COMPLETE
         finish.append(Finish(code, outcome.status.name.lower()))
     console.summary(outcome, time.monotonic() - begun)

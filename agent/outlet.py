@@ -36,17 +36,20 @@ class _Blob:
 
 
 class Outlet:
-    """``offers``: whether the server may have some of it already."""
+    """``offers``: whether the server may have some of it already; ``window``: most bytes of packs that it takes ahead
+    of its acknowledgements."""
 
     def __init__(
-        self, id_key: bytes, known: ContentMap, sealing: SealingPool, packs: PackMaker, session: Session, offers: bool
-    ) -> None:
+        self, id_key: bytes, known: ContentMap, sealing: SealingPool, packs: PackMaker, session: Session, offers: bool,
+        window: int = UNDERWAY_BYTES,
+    ) -> None:  # fmt: skip
         self._id_key = id_key
         self._known = known
         self._sealing = sealing
         self._packs = packs
         self._session = session
         self._offers = offers
+        self._window = min(window, UNDERWAY_BYTES)
         self._batch: list[_Blob] = []
         self._batch_bytes = 0
         self._offered: dict[int, list[_Blob]] = {}
@@ -111,6 +114,10 @@ class Outlet:
         while self._packs_underway:
             self._wait()
 
+    def offer_from_now_on(self) -> None:
+        """The server has some of it by now."""
+        self._offers = True
+
     def note_durable(self) -> None:
         """When the run ends early: keep in mind what the server has acknowledged and nobody has looked at yet."""
         for event in self._session.events(wait=False):
@@ -151,7 +158,7 @@ class Outlet:
     def _send(self, pack: SealedPack | None) -> None:
         if pack is None:
             return
-        while self._packs_underway and self._pack_bytes + pack.size > UNDERWAY_BYTES:
+        while self._packs_underway and self._pack_bytes + pack.size > self._window:
             self._wait()
         self._packs_underway[pack.id] = pack
         self._pack_bytes += pack.size

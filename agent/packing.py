@@ -23,12 +23,13 @@ class SealedPack:
 
 
 class PackMaker:
-    """Builds one pack after the other. ``clock`` gives seconds."""
+    """Builds one pack after the other, each ended when it has ``target`` bytes. ``clock`` gives seconds."""
 
-    def __init__(self, machine: bytes, run: bytes, clock: Callable[[], float]) -> None:
+    def __init__(self, machine: bytes, run: bytes, clock: Callable[[], float], target: int) -> None:
         self._machine = machine
         self._run = run
         self._clock = clock
+        self._target = target
         self._begun = 0.0
         self._blobs: list[SealedBlob] = []
         self._size = 0
@@ -39,7 +40,7 @@ class PackMaker:
             self._begun = self._clock()
         self._blobs.append(blob)
         self._size += len(blob[2])
-        return self.finish() if self._size >= TARGET else None
+        return self.finish() if self._size >= self._target else None
 
     @property
     def identity(self) -> tuple[bytes, bytes]:

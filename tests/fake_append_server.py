@@ -45,6 +45,9 @@ from mastodon.wire.messages import (
 from mastodon_agent.packing import SealedPack
 from mastodon_agent.session import Durable, Offended, SessionEvent, SnapshotRefused, Wants
 
+MISSING_SHOWN = 4096
+"""Missing ids that one answer names."""
+
 
 @dataclass
 class Stored:
@@ -145,7 +148,7 @@ class Vault:
             raise SnapshotRefused("the head is another")
         lacking = self.missing(record.root)
         if lacking:
-            return Missing(b"".join(lacking[:4096]), len(lacking) > 4096)
+            return Missing(b"".join(lacking[:MISSING_SHOWN]), len(lacking) > MISSING_SHOWN)
         self.snapshots.append(signed)
         return Committed(record_hash(signed), 1, record.status)
 

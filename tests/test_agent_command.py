@@ -71,7 +71,11 @@ class CommandCase(SynchronousTestCase):
 
     @staticmethod
     def environment(more: dict[str, str] | None = None) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MASTODON", "CREDENTIALS"))}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("MASTODON", "CREDENTIALS", "JOURNAL"))
+        }
         return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **(more or {})}
 
 
@@ -80,12 +84,19 @@ class RunTests(CommandCase):
 
     def test_complete(self):
         """Exit 0, one line on standard error, nothing on standard output; the envelope opens with the passkey."""
-        done = self.agent(*self.given, self.tree)
+        done = self.agent(*self.given, "-v", self.tree)
         self.assertEqual((done.returncode, done.stdout), (0, ""), done.stderr)
         self.assertIn("snapshot 1 is complete", done.stderr)
         self.assertEqual(self.vault.content(os.fsencode(self.tree / "a")), b"content of a")
         done = self.agent(*self.given, "-q", self.tree)
         self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
+
+    def test_cron_mails_nothing_when_all_is_well(self):
+        """Where nobody looks, a complete run is silent; under systemd it leaves a line in the journal."""
+        done = self.agent(*self.given, self.tree)
+        self.assertEqual((done.returncode, done.stdout + done.stderr), (0, ""))
+        done = self.agent(*self.given, self.tree, env={"JOURNAL_STREAM": "8:1"})
+        self.assertIn("snapshot 2 is complete", done.stderr)
 
     def test_partial(self):
         """A missing path: exit 1, named also with -q."""

@@ -171,6 +171,16 @@ class MissingTests(AgentCase):
         """A lost map."""
         self.heals_without("MAP")
 
+    def test_more_than_the_server_can_name(self):
+        """All blobs but a few are gone: everything is read and offered again, in one more pass."""
+        for id in list(self.vault.blobs)[5:]:
+            del self.vault.blobs[id]
+        with mock.patch("tests.fake_append_server.MISSING_SHOWN", 3):
+            outcome = self.back_up()
+        self.assertEqual(outcome.status, SnapshotStatus.COMPLETE)
+        self.assertEqual(self.vault.missing(self.vault.record().root), [])
+        self.assertEqual(self.content("huge"), (self.tree / "huge").read_bytes())
+
     def test_page(self):
         """A lost page is sent again from the state."""
         self.heals_without("PAGE")
