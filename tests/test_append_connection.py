@@ -1,0 +1,169 @@
+"""The append port's edge beside a store that is slow or fails: nothing hangs, nothing is left."""
+
+from typing import Any
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from twisted.trial.unittest import SynchronousTestCase
+
+from mastodon.daemon.append_port import HELLO_S, OFFERS_OUTSTANDING, AppendConnection, AppendPort
+from mastodon.daemon.errors import Unavailable
+from mastodon.daemon.scheduling import Scheduler
+from mastodon.sealed.ledger_entries import MachineState
+from mastodon.sealed.machine_secret import MachineSecret
+from mastodon.wire.errors import ErrorCode
+from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
+from mastodon.wire.hello import VERSION, sign_hello
+from mastodon.wire.messages import (
+    Answer,
+    Error,
+    Greeting,
+    Hello,
+    Message,
+    NewPair,
+    Offer,
+    Piece,
+    Wanted,
+    decode_server,
+)
+from tests.peers import TinyMachine
+from tests.test_connection import FakeTransport
+
+SERVER = b"s" * 32
+SECRET = MachineSecret(b"m" * 32)
+
+
+class FakeAccount:
+    """What the port reads of an account."""
+
+    def __init__(self) -> None:
+        self.machine, self.public_key = SECRET.machine_id, SECRET.public_key
+        self.state = MachineState.ACTIVE
+        self.head_sequence, self.head_hash, self.pair, self.stored_blobs = 0, b"", b"", 0
+
+
+class SlowStore:
+    """Answers when the test lets it."""
+
+    def __init__(self) -> None:
+        self.accounts: list[Deferred[Any]] = []
+        self.offers: list[Deferred[set[bytes]]] = []
+        self.at_once = True
+
+    def account(self, machine: bytes) -> Deferred[Any]:
+        if self.at_once:
+            return succeed(FakeAccount())
+        self.accounts.append(Deferred())
+        return self.accounts[-1]
+
+    def machine_session(self, machine: bytes) -> int:
+        return 1
+
+    def now_ns(self) -> int:
+        return 1
+
+    def signed_head(self) -> bytes:
+        return b""
+
+    def stored(self, machine: bytes, ids: list[bytes]) -> Deferred[set[bytes]]:
+        self.offers.append(Deferred())
+        return self.offers[-1]
+
+    def add_pair(self, *_: Any) -> Deferred[bytes]:
+        raise Unavailable("no spool is online")
+
+    def begin_pack(self, machine: bytes, epoch: int) -> Any:
+        raise Unavailable("no spool is online")
+
+
+class AppendConnectionTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.scheduler = Scheduler(self.clock)
+        self.store = SlowStore()
+        store: Any = self.store
+        self.port = AppendPort(store, self.scheduler, self.clock, lambda count: bytes(count), SERVER, 10, 10, 60.0)
+        self.connection: AppendConnection = self.port.buildProtocol(None)
+        self.transport = FakeTransport()
+        self.connection.makeConnection(self.transport)
+        self._reader = FrameReader(RESTORE_FRAME_LIMIT)
+
+    def say(self, *messages: Message) -> None:
+        for message in messages:
+            self.connection.dataReceived(message.encode())
+        self.clock.advance(0)
+
+    def heard(self) -> list[Message]:
+        self._reader.receive(self.transport.written)
+        self.transport.written = b""
+        messages = []
+        while (frame := self._reader.next_frame()) is not None:
+            messages.append(decode_server(*frame))
+        return messages
+
+    def hello(self) -> Hello:
+        signature = sign_hello(SECRET.signing_key, bytes(32), SERVER, SECRET.machine_id, VERSION)
+        return Hello(VERSION, SECRET.machine_id, signature, b"r" * 16, 0, b"", 1, "test")
+
+    def enter(self) -> None:
+        self.say(self.hello())
+        self.assertEqual([type(one) for one in self.heard()], [Greeting, Answer])
+
+    def test_promise_p12_gone_while_it_is_looked_up(self) -> None:
+        """An agent that left before its key was found holds no session, and no turn is kept for it."""
+        self.store.at_once = False
+        self.say(self.hello())
+        self.connection.connectionLost()
+        self.store.accounts[0].callback(FakeAccount())
+        self.assertEqual(self.port.sessions._holders, {})
+        self.assertEqual(self.scheduler._queue._leaves, {})
+        self.assertEqual(self.port.connections, set())
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_no_hello(self) -> None:
+        """Whoever says nothing is told, and turned away."""
+        self.clock.advance(HELLO_S)
+        self.assertEqual([getattr(one, "code", None) for one in self.heard()][-1], ErrorCode.TIMEOUT)
+        self.assertIn("loseConnection", self.transport.said)
+
+    def test_promise_p12_offers_are_few_at_a_time(self) -> None:
+        """Of offers that are sent at once, few are looked up at a time; all are answered."""
+        self.enter()
+        self.say(*(Offer(number, b"i" * 32) for number in range(20)))
+        self.assertEqual(len(self.store.offers), OFFERS_OUTSTANDING)
+        answered = 0
+        while answered < len(self.store.offers):
+            self.assertLessEqual(len(self.store.offers) - answered, OFFERS_OUTSTANDING)
+            self.store.offers[answered].callback(set())
+            answered += 1
+            self.clock.advance(0)
+        self.assertEqual([one.number for one in self.heard() if isinstance(one, Wanted)], list(range(20)))
+
+    def test_a_pair_that_fails_at_once(self) -> None:
+        """What comes behind a pair that the store refuses on the spot is answered all the same."""
+        self.enter()
+        machine = TinyMachine(SECRET)
+        self.say(NewPair(machine.pair_record, machine.envelope), Offer(7, b"i" * 32))
+        self.store.offers[0].callback(set())
+        error, wanted = self.heard()
+        self.assertEqual((getattr(error, "code", None), type(wanted)), (ErrorCode.UNAVAILABLE, Wanted))
+
+    def test_no_pack_can_be_begun(self) -> None:
+        """A store that takes no packs is told to the agent as what it is."""
+        self.enter()
+        self.say(Piece(b"x"))
+        (error,) = self.heard()
+        assert isinstance(error, Error)
+        self.assertEqual(error.code, ErrorCode.UNAVAILABLE)
+        self.assertTrue(error.retryable)
+
+    def test_a_fault_of_the_store(self) -> None:
+        """An internal fault is logged, and said without its details."""
+        self.enter()
+        self.say(Offer(1, b"i" * 32))
+        self.store.offers[0].errback(RuntimeError("secret details"))
+        (error,) = self.heard()
+        assert isinstance(error, Error)
+        self.assertEqual(error.code, ErrorCode.INTERNAL)
+        self.assertNotIn("secret", error.text)
+        self.assertEqual(len(self.flushLoggedErrors(RuntimeError)), 1)
