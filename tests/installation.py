@@ -130,8 +130,8 @@ class Installation:
 
     def restore_words(self, to: Path, snapshot: str = "latest") -> list[str | Path]:
         """The admin's restore of everything in a snapshot."""
-        passkey = ["--passkey-file", self.passkey]
-        return ["mastodon-admin", "restore", "web01", "--snapshot", snapshot, "--to", to, *passkey]
+        words: list[str | Path] = ["mastodon-admin", "restore", "web01", "--snapshot", snapshot, "--to", to]
+        return [*words, "--passkey-file", self.passkey]
 
     def recover_words(self, to: Path, snapshot: str = "latest") -> list[str | Path]:
         """The same from the spools alone."""

@@ -5,9 +5,9 @@ clients and attackers. They know the messages and nothing of mastodon_agent or m
 import socket
 import ssl
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -86,7 +86,7 @@ class Peer:
         self.pin = spki_pin(x509.load_der_x509_certificate(self.socket.getpeercert(True) or b""))
         self._reader = FrameReader(RESTORE_FRAME_LIMIT)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -230,7 +230,7 @@ class RestorePeer(Peer):
         super().__init__(port, client_context(["mastodon-restore/1"], identity, chain))
         self._number = 0
 
-    def ask(self, kind: type[Message], *values: Any) -> list[Message]:
+    def ask(self, kind: Callable[..., Message], *values: Any) -> list[Message]:
         """All that is answered to a request, up to DONE or an error (both included)."""
         self._number += 1
         self.send(kind(self._number, *values))
@@ -246,7 +246,7 @@ class RestorePeer(Peer):
             if isinstance(item, Done | Error):
                 return items
 
-    def data(self, kind: type[Message], *values: Any) -> tuple[bytes, Message]:
+    def data(self, kind: Callable[..., Message], *values: Any) -> tuple[bytes, Message]:
         """The bytes of a FETCH's answer, and its last message."""
         items = self.ask(kind, *values)
         return b"".join(item.data for item in items if isinstance(item, DataItem)), items[-1]

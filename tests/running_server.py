@@ -136,7 +136,7 @@ class ServerTestCase(TestCase):
 
     timeout = 60
 
-    def setUp(self) -> Deferred[None]:
+    def setUp(self):
         self.server = RunningServer(Path(self.mktemp()).resolve())
         self.tenant = Tenant("alice")
         return ensureDeferred(self._start())
@@ -145,7 +145,7 @@ class ServerTestCase(TestCase):
         await self.server.start()
         await self.server.running.store.add_admin("alice", self.tenant.request())
 
-    def tearDown(self) -> Deferred[None]:
+    def tearDown(self):
         return ensureDeferred(self.server.stop())
 
     def thread(self, work: Callable[[], Any]) -> Deferred[Any]:

@@ -125,7 +125,7 @@ class TableTests(SynchronousTestCase):
         for state in State:
             for kind in CLIENT_MESSAGES.values():
                 session = session_in(state)
-                effects = session.receive(SAMPLES[kind])  # type: ignore[index]
+                effects = session.receive(SAMPLES[kind])
                 if (state, kind) in TRANSITIONS:
                     self.assertIs(session.state, TRANSITIONS[state, kind])
                     self.assertIsInstance(effects[0], LookUp if kind is Hello else Perform)

@@ -60,7 +60,7 @@ class FramedConnectionTests(SynchronousTestCase):
         self.clock = Clock()
         self.connection = Recorder(Scheduler(self.clock), self.clock)
         self.transport = FakeTransport()
-        self.connection.makeConnection(self.transport)  # type: ignore[arg-type]
+        self.connection.makeConnection(self.transport)
 
     def turn(self) -> None:
         self.clock.advance(0)

@@ -18,6 +18,7 @@ from mastodon.wire.messages import (
     Ack,
     Committed,
     Error,
+    Message,
     Missing,
     Offer,
     Wanted,
@@ -129,8 +130,8 @@ class VerbTests(AppendPortTestCase):
 class HelloTests(AppendPortTestCase):
     """Only the machine's own key opens its session."""
 
-    def refused(self, peer: AppendPeer, *messages: object) -> object:
-        peer.send(*messages)  # type: ignore[arg-type]
+    def refused(self, peer: AppendPeer, *messages: Message) -> Message | None:
+        peer.send(*messages)
         answer = peer.message()
         self.assertTrue(peer.closed())
         return answer

@@ -4,6 +4,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mastodon.sealed.ledger_entries import Role
 from mastodon.wire.errors import ErrorCode, UnknownVerb
+from mastodon.wire.messages import make_error
 from mastodon.wire.restore_messages import (
     ALLOWED,
     REQUESTS,
@@ -53,8 +54,10 @@ class RestoreSessionTests(SynchronousTestCase):
                     self.assertEqual(effects, [Serve(request)])
                 else:
                     self.assertIsInstance(effects[0], SecurityEvent)
-                    error = effects[1].message  # type: ignore[union-attr]
-                    self.assertEqual((error.code, error.request), (ErrorCode.NOT_ALLOWED, request.request))
+                    text = f"a certificate of the role {role.name.lower()} may not ask for {RestoreVerb(request.KIND).name}"
+                    self.assertEqual(
+                        effects[1], Send(make_error(ErrorCode.NOT_ALLOWED, text, request=SAMPLES.index(request) + 1))
+                    )
                     self.assertIs(session.state, State.OPEN)
 
     def test_removed_key(self) -> None:
