@@ -83,6 +83,7 @@ class Connection:
         self._hellos = 0
         self._committed: Committed | Missing | SnapshotRefused | None = None
         self._finish: Finish | None = None
+        self._is_finishing = False
         self._closing = False
         self._lost = True
         self._reason = ""
@@ -163,6 +164,7 @@ class Connection:
         with self._changed:
             if finish is not None and self._failure is None and not self._lost:
                 self._finish = finish
+                self._is_finishing = True
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._lost or self._failure is not None, FINISH_S)
             self._closing = True
@@ -210,7 +212,7 @@ class Connection:
                 self._changed.wait_for(lambda: self._closing, pause)
 
     def _is_over(self) -> bool:
-        return self._closing or self._failure is not None
+        return self._closing or self._is_finishing or self._failure is not None
 
     def _one_connection(self) -> str:
         """Connect, and send until the connection is lost; why it was."""

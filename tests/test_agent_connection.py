@@ -99,6 +99,7 @@ class RunTests(WireCase):
         self.assertEqual(sum(isinstance(one, Finish) for one in self.server.heard), 3)
         hellos = [one for one in self.server.heard if isinstance(one, Hello)]
         self.assertEqual([one.remembered_sequence for one in hellos], [0, 1, 2])
+        self.assertEqual(self.said, [])
 
     def test_nothing_is_offered_to_an_empty_server(self):
         """A first run has nothing to ask."""
