@@ -17,6 +17,14 @@ from mastodon.sealed.ledger_entries import MachineState, Role
 from mastodon.sealed.pack import Pack
 from mastodon.sealed.snapshot import SnapshotStatus
 
+SEALINGS_EACH_WAY = 32
+"""Sealings of one id that a restore is given, of the oldest and of the newest ones: together what a client takes.
+
+An honest machine has one, or two after damage. A hostile one can seal an id anew under each further pair; pairs are
+bounded by the day, so the sealing of a snapshot from before stays among the oldest, and that of one made after the
+machine was won back among the newest.
+"""
+
 
 class CatalogueError(Exception):
     """The catalogue cannot be used; the text says why and what to do."""
@@ -220,7 +228,8 @@ class Catalogue(Protocol):
     def runs(self, machine: bytes, ids: Sequence[bytes]) -> Deferred[list[bytes]]: ...
 
     def locate(self, machine: bytes, ids: Sequence[bytes], spools: Sequence[bytes]) -> Deferred[list[BlobPlace]]:
-        """Every sealing that is there on one of ``spools``: newest pack first, then by place in the pack."""
+        """Sealings that are there on one of ``spools``, at most SEALINGS_EACH_WAY of the oldest and of the newest of an
+        id: newest pack first, then by place in the pack."""
 
     def book(self, tenant: bytes) -> Deferred[tuple[int, bytes, bytes]]:
         """Version, record hash and bytes of the newest book; (0, b"", b"") before the first."""

@@ -7,7 +7,7 @@ has re-enveloped. Kind and references of an id are fixed by its first sealing, a
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 
-from mastodon.catalogue.interface import BlobPlace, BlobState, DayOfPacks, StoredPack
+from mastodon.catalogue.interface import SEALINGS_EACH_WAY, BlobPlace, BlobState, DayOfPacks, StoredPack
 from mastodon.sealed.blob import ID_LENGTH, LEVELS, BlobHeader, BlobKind
 from mastodon.sealed.pack import Pack
 
@@ -142,17 +142,26 @@ def mark_closed(db: sqlite3.Connection, machine: bytes, ids: Sequence[bytes], ex
 
 
 def locate(db: sqlite3.Connection, machine: bytes, ids: Sequence[bytes], spools: Sequence[bytes]) -> list[BlobPlace]:
-    """Every sealing that is there on one of the spools, one place each: newest pack first, then by offset."""
+    """Sealings that are there on one of the spools, one place each: newest pack first, then by offset.
+
+    Of an id that was sealed more often than that, the oldest and the newest SEALINGS_EACH_WAY.
+    """
     number = _machine(db, machine)
     on = ",".join("?" * len(spools))
     found: dict[tuple[int, int], BlobPlace] = {}
     for part, marks in _parts(ids):
         rows = db.execute(
-            "SELECT packs.number, blobs.blob, packs.pack, places.spool, places.day, sealings.start, sealings.size "
-            "FROM blobs JOIN sealings ON sealings.blob = blobs.number JOIN packs ON packs.number = sealings.pack "
-            "JOIN places ON places.pack = packs.number AND places.lost = 0 "
-            f"WHERE blobs.machine = ? AND blobs.blob IN ({marks}) AND places.spool IN ({on})",
-            (number, *part, *spools),
+            "SELECT number, blob, pack, spool, day, start, size FROM ("
+            "SELECT packs.number, blobs.blob, packs.pack, places.spool, places.day, sealings.start, sealings.size, "
+            "dense_rank() OVER (PARTITION BY blobs.number ORDER BY packs.number) AS oldest, "
+            "dense_rank() OVER (PARTITION BY blobs.number ORDER BY packs.number DESC) AS newest "
+            # CROSS JOIN keeps this order: by itself SQLite would go through every pack on the spools, for each blob.
+            "FROM blobs CROSS JOIN sealings ON sealings.blob = blobs.number "
+            "CROSS JOIN packs ON packs.number = sealings.pack "
+            "CROSS JOIN places ON places.pack = packs.number AND places.lost = 0 "
+            f"WHERE blobs.machine = ? AND blobs.blob IN ({marks}) AND places.spool IN ({on})"
+            ") WHERE min(oldest, newest) <= ?",
+            (number, *part, *spools, SEALINGS_EACH_WAY),
         )
         for pack, *place in rows:
             found.setdefault((-pack, place[4]), BlobPlace(*place))

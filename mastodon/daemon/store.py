@@ -283,7 +283,7 @@ class Store:
         return self._of_tenant(tenant, machine, lambda catalogue: catalogue.runs(machine, ids))
 
     def locate(self, tenant: bytes, machine: bytes, ids: Sequence[bytes]) -> "Deferred[Located]":
-        """Where every sealing of the ids lies: newest pack first, in each the order of the pack."""
+        """Where sealings of the ids lie: newest pack first, in each the order of the pack."""
         return self._do(self._locate(tenant, machine, ids))
 
     async def _locate(self, tenant: bytes, machine: bytes, ids: Sequence[bytes]) -> Located:
