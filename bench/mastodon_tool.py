@@ -4,9 +4,9 @@ import os
 import sys
 from pathlib import Path
 
+from bench.installation import Installation
 from bench.measure import Command
 from bench.peers import bytes_below
-from tests.installation import Installation
 
 
 class Mastodon:

@@ -11,8 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from bench.installation import Failed, Installation
 from tests.compare_trees import UNPRIVILEGED, compare_trees
-from tests.installation import Failed, Installation
 
 USUAL = "/usr/share"
 ROOT = os.geteuid() == 0

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from bench.installation import Installation
 from tests.compare_trees import compare_trees
-from tests.installation import Installation
 from tests.long import extent, long_test
 
 SEED = 20261124

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.installation import Installation
 from tests.compare_trees import UNPRIVILEGED, compare_trees
-from tests.installation import Installation
 from tests.long import long_test
 from tests.odd_trees import make_odd_tree, remove_tree
 

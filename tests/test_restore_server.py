@@ -54,7 +54,8 @@ class RestoreSessionTests(SynchronousTestCase):
                     self.assertEqual(effects, [Serve(request)])
                 else:
                     self.assertIsInstance(effects[0], SecurityEvent)
-                    text = f"a certificate of the role {role.name.lower()} may not ask for {RestoreVerb(request.KIND).name}"
+                    verb = RestoreVerb(request.KIND).name
+                    text = f"a certificate of the role {role.name.lower()} may not ask for {verb}"
                     self.assertEqual(
                         effects[1], Send(make_error(ErrorCode.NOT_ALLOWED, text, request=SAMPLES.index(request) + 1))
                     )

@@ -144,7 +144,8 @@ class Installation:
 
     def kept_bytes(self) -> int:
         """Bytes of all packs and ledgers."""
-        return sum(file.stat().st_size for spool in self.spools() for file in spool.rglob("*") if file.is_file())
+        folders = [spool / name for spool in self.spools() for name in ("packs", "ledger")]
+        return sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
 
 
 def free_port() -> int:
