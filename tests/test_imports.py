@@ -57,7 +57,7 @@ RULES = {
     "mastodon.catalogue": rule("mastodon.sealed mastodon.wire mastodon.host", SEALING | TWISTED),
     "mastodon.daemon": rule("mastodon.sealed mastodon.wire mastodon.host mastodon.catalogue", SEALING | TWISTED),
     "mastodon.operator": rule(
-        "mastodon.sealed mastodon.wire mastodon.host mastodon.catalogue mastodon.daemon",
+        "mastodon.sealed mastodon.wire mastodon.host mastodon.catalogue mastodon.daemon mastodon.recover",
         SEALING | TWISTED | {"click", "rich"},
     ),
     # Listed by every twistd, of whatever project: it has to be light.

@@ -12,7 +12,6 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from mastodon.host.openpgp import export_minimal, seal
 from mastodon.host.spool_layout import LEDGER, PACKS
-from mastodon.recover.build import build
 from mastodon.sealed.admin_secret import AdminSecret, encrypt_secret
 from mastodon.sealed.book import BookContent, make_book
 from mastodon.sealed.ledger_entries import BookSwapped
@@ -250,38 +249,6 @@ class DamageTests(RecoverCase):
         shutil.copytree(self.spool / LEDGER, both / LEDGER.replace("ledger", "copied"))
         said = self.run_tool("list", both)
         self.assertEqual(len(said.splitlines()), 2, said)
-
-
-class ToolTests(RecoverCase):
-    """The one-file tool."""
-
-    def test_promise_p10_zipapp_restores(self):
-        """One file made from the same modules restores without the package being installed."""
-        self.backup.write_spool(self.spool)
-        tool = build(self.top / "tool")
-        site = [path for path in sys.path if "site-packages" in path]
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        script = [sys.executable, "-S", tool, "restore", self.spool, *self.keys(), "--to", self.top / "out"]
-        done = subprocess.run(
-            list(map(str, script)), env={**environment, "PYTHONPATH": os.pathsep.join(site)}, cwd=self.top,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(self.files(), FILES | {"etc/new": b"new"})
-
-    def test_zipapp_names_what_is_missing(self):
-        """Without its libraries the tool says which, and how to get them; no traceback."""
-        tool = build(self.top / "tool")
-        (self.top / "tool" / "wheels").mkdir()
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", tool, "list", self.spool], env=environment, cwd=self.top, capture_output=True,
-            text=True, check=False,
-        )  # fmt: skip
-        self.assertEqual(done.returncode, 2)
-        self.assertIn("missing Python libraries: blake3, cbor2", done.stderr)
-        self.assertIn("--no-index --find-links", done.stderr)
-        self.assertNotIn("Traceback", done.stderr)
 
 
 class PaperKeyTests(RecoverCase):

@@ -21,7 +21,8 @@ from mastodon.host.certificates import make_identity, pin_text, write_identity
 from mastodon.host.durable import write_new
 from mastodon.host.spool_layout import UUID_LENGTH
 from mastodon.operator.reach import opened, plain_errors
-from mastodon.operator.spool_add import RESERVE, offer_recovery
+from mastodon.operator.recovery import no_recovery_option, put_recovery, recovery_option
+from mastodon.operator.spool_add import RESERVE
 
 APPEND_PORT, RESTORE_PORT = 7410, 7411
 
@@ -90,19 +91,17 @@ class Initialised:
     "--spool", "spools", multiple=True, type=click.Path(path_type=Path), metavar="PATH",
     help="A directory for the backups, empty or not there yet; may be repeated. Default: DIRECTORY/spool.",
 )  # fmt: skip
-@click.option(
-    "--recovery", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
-    help="Where protocol-spec.md, mastodon-recover and its wheels lie, to be copied into each spool.",
-)  # fmt: skip
+@recovery_option
+@no_recovery_option
 def init(
     directory: Path, name: str | None, listen: str, append_port: int, restore_port: int, spools: tuple[Path, ...],
-    recovery: Path | None,
+    source: Path | None, no_recovery: bool,
 ) -> None:  # fmt: skip
     """Set up a server in DIRECTORY: configuration, keys, one spool, catalogue."""
     with plain_errors():
         made = initialise(
             directory, name=socket.getfqdn() if name is None else name, listen=listen, append_port=append_port,
-            restore_port=restore_port, spools=spools, recovery=recovery,
+            restore_port=restore_port, spools=spools,
         )  # fmt: skip
     spare = directory / "keys" / "spare.key"
     click.echo(f"Configuration:  {made.config}")
@@ -110,6 +109,9 @@ def init(
     click.echo(f"Spare pin:      {pin_text(made.spare_pin)}")
     for path in made.spools:
         click.echo(f"Spool:          {path}")
+    if not no_recovery:
+        # A server without the kit is a server: what went wrong is said, and can be done later.
+        click.echo("\n".join(put_recovery(made.spools, source)[0]))
     click.echo(
         f"\nNext:\n"
         f"  1. Move {spare} to a place off this machine; it replaces a lost or stolen server key.\n"
@@ -121,9 +123,9 @@ def init(
 
 def initialise(
     directory: Path, *, name: str, listen: str = "0.0.0.0", append_port: int = APPEND_PORT,
-    restore_port: int = RESTORE_PORT, spools: Sequence[Path] = (), recovery: Path | None = None,
+    restore_port: int = RESTORE_PORT, spools: Sequence[Path] = (),
 ) -> Initialised:  # fmt: skip
-    """Make a server. Raises StoreError, DiskError, ConfigError or OSError."""
+    """Make a server, without recovery kits. Raises StoreError, DiskError, ConfigError or OSError."""
     directory = directory.absolute()
     config, keys = directory / "mastodon.toml", directory / "keys"
     _judge(directory, name, listen)
@@ -138,7 +140,6 @@ def initialise(
     uuids = [os.urandom(UUID_LENGTH) for _ in paths]
     for path, uuid in zip(paths, uuids, strict=True):
         make_spool(path, uuid, tuple(one for one in uuids if one != uuid))
-        offer_recovery(path, recovery)
     text = TEMPLATE.format(
         config=config, name=_quoted(name), listen=_quoted(listen), append_port=append_port, restore_port=restore_port,
         spare_pin=_quoted(pin_text(spare.pin)),

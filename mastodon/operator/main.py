@@ -10,6 +10,7 @@ from mastodon.operator.check import check
 from mastodon.operator.initialise import init
 from mastodon.operator.reach import USUAL_CONFIG
 from mastodon.operator.rebuild import rebuild
+from mastodon.operator.recovery import spool_recovery
 from mastodon.operator.spool_add import spool_add
 from mastodon.operator.spool_list import spool_list
 
@@ -42,6 +43,7 @@ admin.add_command(admin_list)
 admin.add_command(admin_remove_certificate)
 spool.add_command(spool_add)
 spool.add_command(spool_list)
+spool.add_command(spool_recovery)
 main.add_command(init)
 main.add_command(rebuild)
 main.add_command(check)

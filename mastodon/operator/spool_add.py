@@ -9,10 +9,11 @@ import click
 from mastodon.daemon.config import Config
 from mastodon.daemon.errors import StoreError
 from mastodon.daemon.opening import StateLock
-from mastodon.daemon.spool import install_recovery, make_spool
+from mastodon.daemon.spool import make_spool
 from mastodon.daemon.spools import SpoolMemory
 from mastodon.host.spool_layout import UUID_LENGTH, BadMarker, NoSpool, read_marker
 from mastodon.operator.reach import configuration, plain_errors
+from mastodon.operator.recovery import no_recovery_option, put_recovery, recovery_option
 
 RESERVE = "1 GiB"
 
@@ -20,31 +21,26 @@ RESERVE = "1 GiB"
 @click.command("add")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--again", is_flag=True, help="Let a spool back in that went back in time, or took another's place.")
-@click.option(
-    "--recovery", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
-    help="Where protocol-spec.md, mastodon-recover and its wheels lie, to be copied into the spool.",
-)  # fmt: skip
+@recovery_option
+@no_recovery_option
 @click.pass_context
-def spool_add(context: click.Context, path: Path, again: bool, recovery: Path | None) -> None:
+def spool_add(context: click.Context, path: Path, again: bool, source: Path | None, no_recovery: bool) -> None:
     """Prepare the directory PATH, empty or not there yet, as a spool."""
     config = configuration(context)
     path = path.absolute()
     with plain_errors():
         if again:
             _let_in(config, path)
-            offer_recovery(path, recovery)
-            click.echo(f"{path} is taken as it is at the daemon's next start; what it lacks is asked for anew.")
-            return
-        make_spool(path, os.urandom(UUID_LENGTH), _siblings(config))
-        offer_recovery(path, recovery)
+        else:
+            make_spool(path, os.urandom(UUID_LENGTH), _siblings(config))
+    if not no_recovery:
+        # As comments: what is said here may be appended to the configuration as it is.
+        click.echo("\n".join(f"# {line}" for line in put_recovery([path], source)[0]))
+    if again:
+        click.echo(f"{path} is taken as it is at the daemon's next start; what it lacks is asked for anew.")
+        return
     click.echo(f"# Add this to {config.file}, then restart the daemon:\n")
     click.echo(f'[[spool]]\npath = {json.dumps(str(path), ensure_ascii=False)}\nweight = 1\nreserve = "{RESERVE}"')
-
-
-def offer_recovery(spool: Path, source: Path | None) -> None:
-    """Copy the recovery tool into a spool, where there is one to copy."""
-    if source is not None:
-        install_recovery(spool, source)
 
 
 def _let_in(config: Config, path: Path) -> None:

@@ -4,6 +4,8 @@ This module imports nothing of Mastodon and nothing that may be missing.
 """
 
 import importlib.util
+import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -16,7 +18,9 @@ LIBRARIES = {
     "gnupg": "python-gnupg",
     "zstandard": "zstandard",
 }
-"""What is imported, and what it is called where it is installed from. rich and pyxdelta are used where they are."""
+"""What is imported, and what it is called where it is installed from."""
+HELPFUL = ("pyxdelta",)
+"""Used where it is; else the program xdelta3 does its work. rich, which shows progress, is not missed."""
 OLDEST_PYTHON = (3, 11)
 WHEELS = "wheels"
 
@@ -28,14 +32,26 @@ def missing(beside: Path) -> list[str]:
     lines = []
     libraries = [name for module, name in LIBRARIES.items() if importlib.util.find_spec(module) is None]
     if libraries:
-        wheels = beside / WHEELS
-        source = f"--no-index --find-links {wheels} " if wheels.is_dir() else ""
-        lines += [
-            f"missing Python libraries: {', '.join(libraries)}",
-            "make an environment and install them, then run this with its Python:",
-            "    python3 -m venv /tmp/recover",
-            f"    /tmp/recover/bin/pip install {source}{' '.join(LIBRARIES.values())}",
-        ]
+        lines += [f"missing Python libraries: {', '.join(libraries)}", *_how_to_install(beside / WHEELS)]
     if shutil.which("gpg") is None:
         lines.append("missing program: gpg (Debian: apt install gnupg)")
     return lines
+
+
+def _how_to_install(wheels: Path) -> list[str]:
+    """From the wheels beside the tool, where they fit this Python; else from wherever pip finds them."""
+    names = [path.name for path in wheels.glob("*.whl")]
+    made_for = sorted({int(minor) for name in names for minor in re.findall(r"-cp3(\d+)-cp3\d+-", name)})
+    minor = sys.version_info.minor
+    lines, python = [], shlex.quote(sys.executable or "python3")
+    if made_for and minor not in made_for:
+        python = f"python3.{made_for[-1]}"
+        lines.append(f"the wheels beside this fit {python}, and this is Python 3.{minor}: get {python}")
+    source = f"--no-index --find-links {shlex.quote(str(wheels))} " if names else ""
+    helpful = [library for library in HELPFUL if not names or any(name.startswith(f"{library}-") for name in names)]
+    return [
+        *lines,
+        "make an environment and install them, then run this with its Python:",
+        f"    {python} -m venv /tmp/recover",
+        f"    /tmp/recover/bin/pip install {source}{' '.join([*LIBRARIES.values(), *helpful])}",
+    ]
