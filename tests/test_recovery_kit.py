@@ -257,21 +257,23 @@ class KitRestoresTests(RecoverCase):
         shutil.rmtree(self.top / "server")
         self.tool = self.spool / "recovery" / TOOL
 
-    def python(self, *words: object, code: int = 0, **changes: str) -> str:
+    def python(self, *words: object, code: int = 0, libraries: str = "") -> str:
         """A Python that is on its own; stdout and stderr together."""
         done = subprocess.run(
-            list(map(str, words)), env={**alone(), **changes}, cwd=self.top, stdout=subprocess.PIPE, text=True,
+            list(map(str, words)), env={**alone(), "PYTHONPATH": libraries}, cwd=self.top, stdout=subprocess.PIPE, text=True,
             stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
         self.assertEqual(done.returncode, code, done.stdout)
         self.assertNotIn("Traceback", done.stdout)
         return done.stdout
 
-    def restores(self, *python: object, **changes: str) -> None:
+    def restores(self, *python: object, libraries: str = "") -> None:
         """The tool brings everything back, and what it runs on knows no other Mastodon."""
         probe = "import importlib.util as u; print([n for n in ('mastodon', 'twisted', 'tests') if u.find_spec(n)])"
-        self.assertEqual(self.python(*python, "-c", probe, **changes).strip(), "[]")
-        self.python(*python, self.tool, "restore", self.spool, *self.keys(), "--to", self.top / "out", **changes)
+        self.assertEqual(self.python(*python, "-c", probe, libraries=libraries).strip(), "[]")
+        self.python(
+            *python, self.tool, "restore", self.spool, *self.keys(), "--to", self.top / "out", libraries=libraries
+        )
         self.assertEqual(self.files(), FILES | {"etc/new": b"new"})
 
     def test_promise_p10_kit_restores_in_a_fresh_environment(self) -> None:
@@ -294,9 +296,9 @@ class KitRestoresTests(RecoverCase):
         libraries = self.top / "libraries"
         for wheel in (self.spool / "recovery/wheels").iterdir():
             self.python(sys.executable, "-I", "-S", "-m", "zipfile", "-e", wheel, libraries)
-        self.restores(sys.executable, "-S", PYTHONPATH=str(libraries))
+        self.restores(sys.executable, "-S", libraries=str(libraries))
         where = "import pyxdelta; print(pyxdelta.__file__)"
-        self.assertIn(str(libraries), self.python(sys.executable, "-S", "-c", where, PYTHONPATH=str(libraries)))
+        self.assertIn(str(libraries), self.python(sys.executable, "-S", "-c", where, libraries=str(libraries)))
 
     def test_promise_p10_nothing_left_but_a_spool(self) -> None:
         """What the agent backed up comes back, edits in a large file too, after all else of the server is gone."""
@@ -323,7 +325,7 @@ class KitRestoresTests(RecoverCase):
                 archive.extractall(libraries)
         self.python(
             sys.executable, "-S", self.spool / "recovery" / TOOL, "restore", self.spool, "--url-file", here.url,
-            "--passkey-file", here.passkey, "--to", self.top / "out", PYTHONPATH=str(libraries),
+            "--passkey-file", here.passkey, "--to", self.top / "out", libraries=str(libraries),
         )  # fmt: skip
         self.assertEqual(contents(self.top / "out" / tree.relative_to("/")), contents(tree))
 
@@ -343,7 +345,7 @@ class KitRestoresTests(RecoverCase):
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(libraries)
         (libraries / "gnupg.py").unlink()
-        said = self.python(sys.executable, "-S", self.tool, "list", self.spool, code=2, PYTHONPATH=str(libraries))
+        said = self.python(sys.executable, "-S", self.tool, "list", self.spool, code=2, libraries=str(libraries))
         self.assertIn("missing Python libraries: python-gnupg\n", said)
 
     def test_wheels_for_another_python(self) -> None:
