@@ -118,6 +118,16 @@ class CatalogueTests(CatalogueMixin):
             self.wait(self.catalogue.apply(first))
         self.assertEqual(self.wait(self.catalogue.machines(self.admin.tenant))[0].snapshots, 1)
 
+    def test_promise_p9_no_entry_is_left_out(self) -> None:
+        """Entries behind one that was not followed are refused, and followed once it was."""
+        skipped = self.entries(Event(1, b"", b"", "skipped"))
+        later = self.entries(Event(2, b"", b"", "later"))
+        self.assertRaises(CatalogueError, self.wait, self.catalogue.apply(later))
+        self.wait(self.catalogue.apply(skipped + later))
+        self.wait(self.catalogue.close())
+        self.catalogue = self.make()
+        self.assertEqual(self.wait(self.catalogue.open()), self.head)
+
     def test_removal_is_terminal(self) -> None:
         """A removed certificate does not come back, whatever later entries say; nor one removed before it was added."""
         for pin in (self.admin.pin, b"n" * 32):
@@ -185,7 +195,7 @@ class CatalogueTests(CatalogueMixin):
             self.wait(self.catalogue.set_lost(spool, DAY, [stored.pack.id], True))
             self.assertEqual(self.present(blobs[0][0]), left)
         self.assertEqual(self.account().stored_blobs, 0)
-        self.assertFalse(self.wait(self.catalogue.has_pack(stored.pack.id)))
+        self.assertFalse(self.wait(self.catalogue.has_pack(self.machine.id, stored.pack.id)))
         self.wait(self.catalogue.set_lost(OTHER, DAY, [stored.pack.id], False))
         self.assertEqual(self.account().stored_blobs, 3)
         day = self.wait(self.catalogue.packs_of_day(SPOOL, DAY))

@@ -4,9 +4,10 @@ import errno
 import os
 from pathlib import Path
 
-from twisted.internet.defer import Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.trial.unittest import SynchronousTestCase
 
+from mastodon.catalogue.interface import CatalogueError
 from mastodon.catalogue.lane import OwnMainland
 from mastodon.daemon import ledger_writer
 from mastodon.daemon.config import SpoolConfig
@@ -41,6 +42,7 @@ class WriterCase(SynchronousTestCase):
         self.disk = FaultyDisk()
         self.failed: list[Spool] = []
         self.followed: list[LedgerEntry] = []
+        self.refusing = False
         self.paths = [self.directory / "one", self.directory / "two"]
         for number, path in enumerate(self.paths):
             make_spool(path, bytes([number]) * 16)
@@ -60,6 +62,8 @@ class WriterCase(SynchronousTestCase):
         self.mainland.wait(self.writer.open(head, 0))
 
     def follow(self, entries: list[tuple[LedgerEntry, Head]]) -> "Deferred[None]":
+        if self.refusing:
+            return fail(CatalogueError("no space left"))
         self.followed += [entry for entry, _ in entries]
         return succeed(None)
 
@@ -81,6 +85,21 @@ class WriterCase(SynchronousTestCase):
 
 class WriterTests(WriterCase):
     """Appending."""
+
+    def test_promise_p9_a_catalogue_that_fell_behind(self) -> None:
+        """What the catalogue did not take is durable; nothing more is taken until it has caught up, in order, since it
+        would be judged by an older state than the ledger's."""
+        self.append(1)
+        self.refusing = True
+        self.append(2)
+        self.flushLoggedErrors(CatalogueError)
+        for _ in range(2):
+            self.assertRaises(Unavailable, self.mainland.wait, self.writer.append(event(3)))
+        self.refusing = False
+        self.assertRaises(Unavailable, self.mainland.wait, self.writer.append(event(3)))
+        self.append(4)
+        self.assertEqual([entry.sequence for entry in self.followed], [1, 2, 3])
+        self.assertEqual([self.read(path) for path in self.paths], [[1, 2, 4]] * 2)
 
     def test_same_bytes_everywhere(self) -> None:
         """Every spool holds the same segments."""

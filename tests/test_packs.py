@@ -2,9 +2,11 @@
 
 import errno
 import os
+from threading import Thread
 
 from twisted.internet.defer import gatherResults
 
+from mastodon.daemon.config import SpoolConfig
 from mastodon.daemon.errors import (
     Displaced,
     PackRefused,
@@ -14,6 +16,7 @@ from mastodon.daemon.errors import (
     Unavailable,
 )
 from mastodon.daemon.events import EventCode
+from mastodon.daemon.spool import Spool
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.pack import PACK_LIMIT
 from tests.store_case import Machine, StoreCase
@@ -45,6 +48,18 @@ class PackTests(StoreCase):
         self.restart()
         self.send_bytes(pack, data)
         self.assertEqual(len(self.packs()), 1)
+
+    def test_promise_p2_another_machines_pack_is_not_known(self) -> None:
+        """Announcing the id of another machine's pack tells nothing of it: what was sent is judged for itself."""
+        pack = self.send(self.machine.tree(b"one"))
+        other = Machine(2)
+        self.enrol(other)
+        epoch = self.store.machine_session(other.id)
+        self.wait(self.store.add_pair(other.id, other.pair_record, other.envelope, epoch))
+        _, data = other.pack(other.tree(b"one"))
+        for id in (pack, b"7" * 32):
+            error = self.refused(PackRefused, self.send_bytes, id, data, other, epoch)
+            self.assertEqual(error.text, "the pack is not the one that was announced")
 
     def test_stored(self) -> None:
         """Blobs that are there need not be sent; a page counts only with all below it."""
@@ -262,6 +277,30 @@ class DiskTests(StoreCase):
         renamed = calls.index(("rename", True, True))
         self.assertIn(("fsync", False, False), calls[:renamed])
         self.assertIn(("fsync", True, False), calls[renamed:])
+
+    def test_promise_p9_directories_left_by_a_crash(self) -> None:
+        """Directories that are there already may not be durable yet: their names are fsynced before the first ack."""
+        for spool in self.setting.spools:
+            (spool / "packs/2027/01/15").mkdir(parents=True)
+        self.disk.calls.clear()
+        self.send(self.machine.tree(b"one"))
+        for part in ("packs", "packs/2027", "packs/2027/01", "packs/2027/01/15"):
+            self.assertTrue(any(call == "fsync" and path.endswith(part) for call, path in self.disk.calls), part)
+
+    def test_promise_p9_a_directory_that_another_thread_makes(self) -> None:
+        """Nobody goes on in a directory whose name another thread has yet to make durable."""
+        spool = Spool(SpoolConfig(self.setting.spools[0], 1, 0), self.disk)
+        second = Thread(target=spool.directory, args=("packs/2027/02/01",))
+
+        def before(call: str, path: str) -> None:
+            if call == "fsync" and path.endswith("packs/2027/02") and second.ident is None:
+                second.start()
+                second.join(0.2)
+                self.assertTrue(second.is_alive())
+
+        self.disk.before = before
+        spool.directory("packs/2027/02/01")
+        second.join()
 
     def test_store_without_spools_refuses(self) -> None:
         """With no spool left, everything that would have to be durable is refused."""

@@ -171,10 +171,12 @@ class Catalogue(Protocol):
     # Written from the ledger and from packs
 
     def apply(self, entries: Sequence[tuple[LedgerEntry, Head]]) -> Deferred[None]:
-        """Follow these entries, in one transaction; those already followed are passed over."""
+        """Follow these entries, in one transaction; those already followed are passed over. Raises CatalogueError when
+        one between the last followed and these is left out."""
 
     def add_pack(self, stored: StoredPack) -> Deferred[tuple[bytes, ...]]:
-        """Note a pack and its blobs; ids whose header is not that of their first sealing are left out and returned."""
+        """Note a pack and its blobs. Ids whose header is not that of their first sealing are returned: such sealings
+        are located like others, and never count."""
 
     def set_lost(self, spool: bytes, day: str, packs: Sequence[bytes], lost: bool) -> Deferred[None]:
         """Packs are gone from a spool, or back: their blobs are missing, or no longer."""
@@ -189,7 +191,8 @@ class Catalogue(Protocol):
     def offending(self, pack: Pack, pair: bytes) -> Deferred[tuple[bytes, ...]]:
         """Ids in a pack that are there already (under countable pairs), or whose header differs from their first."""
 
-    def has_pack(self, pack: bytes) -> Deferred[bool]: ...
+    def has_pack(self, machine: bytes, pack: bytes) -> Deferred[bool]:
+        """Whether a pack of this machine is there: one of another machine's is not."""
 
     def closure(self, machine: bytes) -> Deferred[int]: ...
 

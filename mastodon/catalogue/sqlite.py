@@ -95,8 +95,8 @@ class SqliteCatalogue:
     def offending(self, pack: Pack, pair: bytes) -> Deferred[tuple[bytes, ...]]:
         return self._read(sqlite_packs.offending, pack, pair)
 
-    def has_pack(self, pack: bytes) -> Deferred[bool]:
-        return self._read(sqlite_packs.has_pack, pack)
+    def has_pack(self, machine: bytes, pack: bytes) -> Deferred[bool]:
+        return self._read(sqlite_packs.has_pack, machine, pack)
 
     def closure(self, machine: bytes) -> Deferred[int]:
         return self._write(sqlite_packs.closure, machine)

@@ -1,13 +1,14 @@
 """What each type of ledger entry changes in the SQLite catalogue.
 
-Promises: entries are followed in the order of the chain, each once; a removed certificate stays removed and a first
-enrolment stays what it was, whatever the ledger says later.
+Promises: entries are followed in the order of the chain, each once and none left out; a removed certificate stays
+removed and a first enrolment stays what it was, whatever the ledger says later.
 """
 
 import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mastodon.catalogue.interface import CatalogueError
 from mastodon.sealed.book import Book
 from mastodon.sealed.enrolment import AdminRequest, Enrolment
 from mastodon.sealed.ledger import Head, LedgerEntry
@@ -40,13 +41,16 @@ def applied(db: sqlite3.Connection) -> Head | None:
 
 
 def apply(db: sqlite3.Connection, entries: Sequence[tuple[LedgerEntry, Head]]) -> None:
-    """Follow the entries behind the head; the ones before it are passed over."""
+    """Follow the entries behind the head; the ones before it are passed over. Raises CatalogueError for a gap."""
     before = applied(db)
     reached = before.sequence if before else 0
     head = before
     for entry, after in entries:
         if entry.sequence <= reached:
             continue
+        if entry.sequence != reached + 1:
+            raise CatalogueError(f"ledger entry {reached + 1} was not followed yet, {entry.sequence} cannot be")
+        reached = entry.sequence
         if entry.body is not None:
             _apply_one(db, entry, entry.body)
         head = after

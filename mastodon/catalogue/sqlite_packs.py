@@ -13,6 +13,9 @@ from mastodon.sealed.pack import Pack
 
 ASKED_AT_ONCE = 2048
 """Ids in one SQL statement; SQLite's own bound is 32766 parameters."""
+NO_PAIR = 0
+"""The pair of a sealing that never counts: its header is not that of its id's first one. Readers are given it all the
+same, since only they can tell which of the two the id was made for."""
 
 PRESENT = (
     "EXISTS (SELECT 1 FROM sealings JOIN packs ON packs.number = sealings.pack "
@@ -46,9 +49,12 @@ def add_pack(db: sqlite3.Connection, stored: StoredPack) -> tuple[bytes, ...]:
     db.executemany(
         "INSERT INTO sealings VALUES (?,?,?,?,?)",
         [
-            (numbers[one.header.id], number, pairs[stored.pairs[one.header.run]], one.offset, one.header.size)
+            (
+                numbers[one.header.id], number,
+                NO_PAIR if one.header.id in strange else pairs[stored.pairs[one.header.run]],
+                one.offset, one.header.size,
+            )
             for one in pack.blobs
-            if one.header.id not in strange
         ],
     )
     db.execute(
@@ -94,9 +100,10 @@ def _set_lost(db: sqlite3.Connection, spool: bytes, day: str, pack: int, lost: b
         db.execute("UPDATE machines SET closure = closure + 1 WHERE number = ?", (machine,))
 
 
-def has_pack(db: sqlite3.Connection, pack: bytes) -> bool:
-    """Whether the pack is there."""
-    return db.execute("SELECT 1 FROM packs WHERE pack = ? AND copies > 0", (pack,)).fetchone() is not None
+def has_pack(db: sqlite3.Connection, machine: bytes, pack: bytes) -> bool:
+    """Whether this pack of the machine's is there."""
+    query = "SELECT 1 FROM packs WHERE pack = ? AND machine = ? AND copies > 0"
+    return db.execute(query, (pack, _machine(db, machine))).fetchone() is not None
 
 
 def offending(db: sqlite3.Connection, pack: Pack, pair: bytes) -> tuple[bytes, ...]:

@@ -4,10 +4,11 @@ Promises: nothing is written; what is damaged or missing is named, one line each
 what it is just writing is not taken for damage.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from mastodon.catalogue.interface import Catalogue, CatalogueError
+from mastodon.catalogue.interface import SEALINGS_EACH_WAY, Catalogue, CatalogueError
 from mastodon.catalogue.rebuild import read_pack
 from mastodon.daemon.config import Config
 from mastodon.daemon.errors import StoreError
@@ -32,7 +33,7 @@ class Inspection:
         self._heads: dict[bytes, dict[Path, Head]] = {}
         self._signed: Head | None = None
         self._signed_borne = False
-        self._unknown: list[tuple[bytes, str, bytes, Path]] = []
+        self._unknown: list[tuple[bytes, bytes, Path]] = []
 
     async def run(self) -> None:
         """Look at everything."""
@@ -90,7 +91,7 @@ class Inspection:
             for path in there.values():
                 try:
                     pack, length, _ = read_pack(path)
-                    await self._hold_against_catalogue(pack, spool, day, path)
+                    await self._hold_against_catalogue(pack, spool, path)
                     packs, size = packs + 1, size + length
                 except FileNotFoundError:
                     self.damage.append(f"{path}: gone while it was to be read")
@@ -106,7 +107,7 @@ class Inspection:
     async def _days(self, spool: bytes) -> list[str]:
         return await self._catalogue.days(spool) if self._catalogue is not None else []
 
-    async def _hold_against_catalogue(self, pack: Pack, spool: bytes, day: str, path: Path) -> None:
+    async def _hold_against_catalogue(self, pack: Pack, spool: bytes, path: Path) -> None:
         if self._catalogue is None:
             return
         account = await self._catalogue.account(pack.machine)
@@ -114,13 +115,20 @@ class Inspection:
             raise FormatError("a pack of a machine that the catalogue does not know")
         for record in pack.runs.values():
             verify_run(record, pack.machine, account.public_key)
-        if not await self._catalogue.has_pack(pack.id):
-            self._unknown.append((spool, day, pack.id, path))
+        if not await self._catalogue.has_pack(pack.machine, pack.id):
+            self._unknown.append((pack.machine, pack.id, path))
             return
         ids = [one.header.id for one in pack.blobs]
         places = await self._catalogue.locate(pack.machine, ids, [spool])
         known = {(place.blob, place.start, place.size) for place in places if place.pack == pack.id}
-        wrong = [one for one in pack.blobs if (one.header.id, one.offset, one.header.size) not in known]
+        told = Counter(place.blob for place in places)
+        wrong = [
+            one
+            for one in pack.blobs
+            # Of an id with more sealings than are located nothing can be said.
+            if (one.header.id, one.offset, one.header.size) not in known
+            and told[one.header.id] < 2 * SEALINGS_EACH_WAY
+        ]
         if wrong:
             self.damage.append(f"{path}: the catalogue lacks or misplaces {len(wrong)} of its blobs")
 
@@ -133,6 +141,6 @@ class Inspection:
             when = "the daemon's next start takes it in"
         except StoreError:
             when = "the daemon is taking it in, or its next start does"
-        for _, _, id, path in self._unknown:
-            if not await self._catalogue.has_pack(id):
+        for machine, id, path in self._unknown:
+            if not await self._catalogue.has_pack(machine, id):
                 self._tell(f"{path}: not in the catalogue yet; {when}")

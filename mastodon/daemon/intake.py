@@ -52,7 +52,7 @@ class Intake:
         self.verifying = DeferredSemaphore(VERIFICATIONS_AT_ONCE)
         self._room: dict[bytes, DeferredSemaphore] = {}
         self._ids: dict[bytes, set[bytes]] = {}
-        self._packs: dict[bytes, Deferred[None]] = {}
+        self._packs: dict[tuple[bytes, bytes], Deferred[None]] = {}
         self._newest: dict[bytes, bytes] = {}
         self._inserting: dict[bytes, int] = {}
 
@@ -64,9 +64,9 @@ class Intake:
         """Whether the catalogue has not taken in all of the machine's acknowledged packs yet."""
         return self._inserting.get(machine, 0) > 0
 
-    async def has_pack(self, pack: bytes) -> bool:
-        """Whether the pack was acknowledged before."""
-        return pack in self._packs or await self.catalogue.has_pack(pack)
+    async def has_pack(self, machine: bytes, pack: bytes) -> bool:
+        """Whether this pack of the machine's was acknowledged before."""
+        return (machine, pack) in self._packs or await self.catalogue.has_pack(machine, pack)
 
     def claim(self, pack: Pack) -> tuple[bytes, ...]:
         """Take the pack's ids for it; gives those that another pack in flight has, and then takes none."""
@@ -97,12 +97,12 @@ class Intake:
         """Queue a durable pack for the catalogue; its ids and its token are let go when it is there."""
         machine, pack = stored.pack.machine, stored.pack
         self._inserting[machine] = self._inserting.get(machine, 0) + 1
-        inserted = self._packs[pack.id] = Deferred()
+        inserted = self._packs[machine, pack.id] = Deferred()
         self._newest[machine] = pack.id
 
         def done(result: "tuple[bytes, ...] | Failure") -> None:
             self.release(pack)
-            self._packs.pop(pack.id, None)
+            self._packs.pop((machine, pack.id), None)
             self._inserting[machine] -= 1
             if not self._inserting[machine]:
                 del self._inserting[machine], self._newest[machine]
@@ -116,7 +116,7 @@ class Intake:
 
     async def settled(self, machine: bytes) -> None:
         """Wait until the catalogue has taken in the machine's packs that are acknowledged now: it keeps their order."""
-        newest = self._packs.get(self._newest.get(machine, b""))
+        newest = self._packs.get((machine, self._newest.get(machine, b"")))
         if newest is not None:
             await _following(newest)
 

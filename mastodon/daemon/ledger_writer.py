@@ -2,14 +2,15 @@
 
 Promises: an entry's Deferred fires only after a copy of it was fsynced on every spool that is still online, and on one
 at least (P9); entries become known in the order of the chain. A spool whose ledger cannot be written goes offline, for
-good, while the others go on; with none left, every append fails and nothing was acknowledged.
+good, while the others go on; with none left, every append fails and nothing was acknowledged. Nor is anything taken
+while the catalogue is behind: what is asked for then was judged by what is no longer so.
 """
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -60,6 +61,8 @@ class LedgerWriter:
         self._signed_ns = 0
         self.vouches = False
         """Whether the head may be signed and kept: not while the operator has yet to confirm it."""
+        self._behind: list[tuple[LedgerEntry, Head]] = []
+        self._catching_up = False
         self._head = Head(b"")
         self._broken = ""
         self.durable_head = Head(b"")
@@ -72,6 +75,9 @@ class LedgerWriter:
 
     def append(self, body: EntryBody) -> "Deferred[LedgerEntry]":
         """Fires with the entry once it is durable and followed. Fails with Unavailable."""
+        if self._behind:
+            self._catch_up()
+            return fail(Unavailable("the catalogue is behind the ledger: try again in a minute"))
         outcome: Deferred[LedgerEntry] = Deferred()
         with self._lock:
             self._waiting.append((body, outcome))
@@ -168,8 +174,9 @@ class LedgerWriter:
     def _flushed(self, batch: Batch) -> None:
         def tell(result: object) -> None:
             if isinstance(result, Failure):
-                # Durable all the same: the next start applies what the catalogue did not take.
+                # Durable all the same: it is tried again before anything more is taken, and at the next start.
                 self.log.failure("the catalogue did not follow the ledger", result)
+                self._behind += batch.entries
             outcomes = [outcome for _, outcome in batch.waiting]
             if batch.error is not None:
                 for outcome in outcomes:
@@ -183,6 +190,22 @@ class LedgerWriter:
             self._followed(batch.entries).addBoth(tell)
         else:
             tell(None)
+
+    def _catch_up(self) -> None:
+        """Have the catalogue try once more what it did not take."""
+        if self._catching_up:
+            return
+        self._catching_up = True
+        tried = list(self._behind)
+
+        def over(result: object) -> None:
+            self._catching_up = False
+            if isinstance(result, Failure):
+                self.log.error("the catalogue is still behind the ledger: {reason}", reason=str(result.value))
+            else:
+                del self._behind[: len(tried)]
+
+        self._followed(tried).addBoth(over)
 
     def _remember(self) -> None:
         now = self._now_ns()

@@ -131,7 +131,7 @@ class PackReceiver:
         self._ended = True
         try:
             await self._until_idle()
-            if await self._intake.has_pack(pack_id):
+            if await self._intake.has_pack(self._machine, pack_id):
                 return
             if self._error is not None:
                 raise self._error

@@ -7,6 +7,7 @@ next start it is only read.
 
 import os
 import shutil
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +42,7 @@ class Spool:
         self.credit = 0.0
         """What the spool is owed in the choice of the next one (spools.py)."""
         self._directories: set[str] = set()
+        self._making = threading.Lock()
 
     @property
     def uuid(self) -> bytes:
@@ -73,11 +75,12 @@ class Spool:
         self.offline = ""
 
     def directory(self, relative: str) -> Path:
-        """A directory inside the spool, made durably where it is not there. Raises DiskError."""
+        """A directory inside the spool, there durably when this returns, whichever thread made it. Raises DiskError."""
         path = self.path / relative
-        if relative not in self._directories:
-            make_directories(path, self.path, self.disk)
-            self._directories.add(relative)
+        with self._making:
+            if relative not in self._directories:
+                make_directories(path, self.path, self.disk)
+                self._directories.add(relative)
         return path
 
     def usable(self) -> int:
@@ -134,13 +137,16 @@ def install_recovery(spool: Path, source: Path, disk: Disk = SYSTEM_DISK) -> int
 
 
 def make_directories(path: Path, below: Path, disk: Disk = SYSTEM_DISK) -> None:
-    """Make ``path`` and its parents down from ``below``, each name durable. Raises DiskError."""
-    missing = []
-    while path != below and not path.is_dir():
-        missing.append(path)
+    """Make ``path`` and its parents down from ``below``, each name durable. Raises DiskError.
+
+    One that is there already may have been made just before a crash, so its name is made durable too.
+    """
+    names = []
+    while path != below:
+        names.append(path)
         path = path.parent
     try:
-        for one in reversed(missing):
+        for one in reversed(names):
             one.mkdir(mode=0o700, exist_ok=True)
             fsync_directory(one.parent, disk)
     except OSError as error:
