@@ -260,8 +260,8 @@ class KitRestoresTests(RecoverCase):
     def python(self, *words: object, code: int = 0, libraries: str = "") -> str:
         """A Python that is on its own; stdout and stderr together."""
         done = subprocess.run(
-            list(map(str, words)), env={**alone(), "PYTHONPATH": libraries}, cwd=self.top, stdout=subprocess.PIPE, text=True,
-            stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False,
+            list(map(str, words)), env={**alone(), "PYTHONPATH": libraries}, cwd=self.top, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, check=False,
         )  # fmt: skip
         self.assertEqual(done.returncode, code, done.stdout)
         self.assertNotIn("Traceback", done.stdout)
