@@ -3,6 +3,7 @@
 What is made up hinders nothing; what is withheld, replayed or exchanged is told, and nothing wrong is written.
 """
 
+import datetime
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,14 @@ from mastodon.wire.messages import Message
 from mastodon.wire.restore_messages import PairItem, RunItem, SnapshotItem
 from tests.fake_restore_server import Lie, fake_backup, known_from
 from tests.restore_case import FILES, LyingCase, listed
+from tests.tiny_backup import BASE_NS
+
+SECOND = 10**9
+
+
+def moment(time_ns: int) -> str:
+    """A time as it is given on the command line."""
+    return datetime.datetime.fromtimestamp(time_ns // SECOND, datetime.UTC).isoformat()
 
 
 class RecordLies(LyingCase):
@@ -92,6 +101,21 @@ class RecordLies(LyingCase):
         self.assertIn("name one by its hash", str(self.assertRaises(NotThere, session.snapshot, "1")))
         wanted = record_hash(self.backup.made.snapshots[0][0]).hex()[:16]
         self.restore(wanted=wanted)
+        self.assertEqual(self.files(), FILES)
+
+    def test_promise_p1_backdated_snapshot(self):
+        """A snapshot that the machine dates back does not displace the one of that time; that there is one is told."""
+        self.backup.small(listed({"etc/passwd": b"evil"}), time_ns=BASE_NS + 3601 * SECOND)
+        self.backup.made.snapshots[-1] = (self.backup.made.snapshots[-1][0], BASE_NS + 7200 * SECOND)
+        self.restore(wanted=moment(BASE_NS + 3700 * SECOND))
+        self.assertEqual(self.files(), FILES)
+        self.assertIn("name it by its number", " ".join(self.admin.warnings))
+
+    def test_promise_p5_server_that_dates_back(self):
+        """Nor does one that the server dates back."""
+        self.backup.small(listed({"etc/passwd": b"evil"}), time_ns=BASE_NS + 7200 * SECOND)
+        self.backup.made.snapshots[-1] = (self.backup.made.snapshots[-1][0], BASE_NS + 3601 * SECOND)
+        self.restore(wanted=moment(BASE_NS + 3700 * SECOND))
         self.assertEqual(self.files(), FILES)
 
     def test_promise_p5_gap_is_told(self):

@@ -7,7 +7,7 @@ cloned, travelled in time, or that somebody else has its secret.
 
 import datetime
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from mastodon.restore.errors import NotThere
@@ -64,10 +64,11 @@ def read_history(known: KnownMachine, offered: Iterable[tuple[bytes, int]]) -> H
     return history
 
 
-def choose(history: History, wanted: str) -> Snapshot:
+def choose(history: History, wanted: str, warn: Callable[[str], None] = lambda text: None) -> Snapshot:
     """The snapshot that ``wanted`` names: ``latest``, a sequence number, the start of a hash, or a time.
 
-    A time (2026-11-24, 2026-11-24 07:00, with or without a zone) means the newest snapshot of that time or before.
+    A time (2026-11-24, 2026-11-24 07:00, with or without a zone) means the newest snapshot of that time or before, by
+    the machine's clock and the server's: each may lie, so neither alone makes a snapshot older than it is.
     """
     if not history.snapshots:
         raise NotThere("there is no snapshot of this machine")
@@ -88,10 +89,23 @@ def choose(history: History, wanted: str) -> Snapshot:
             return found[0]
         raise NotThere(f"{len(found)} snapshots have a hash that starts with {wanted}")
     moment = parse_time(wanted)
-    earlier = [one for one in history.snapshots if one.record.time_ns <= moment]
+    earlier = [one for one in history.snapshots if max(one.record.time_ns, one.server_time_ns) <= moment]
+    sequence = earlier[-1].record.sequence if earlier else 0
+    disputed = [one for one in history.snapshots if one.record.sequence > sequence and _may_be_of(one, moment)]
+    if disputed:
+        one = disputed[-1]
+        warn(
+            f"snapshot {one.record.sequence} is of {show_time(one.record.time_ns)} by the machine's clock, of "
+            f"{show_time(one.server_time_ns)} by the server's: if it is the one you mean, name it by its number"
+        )
     if not earlier:
         raise NotThere(f"there is no snapshot of {wanted} or before: {_extent(history)}")
-    return max(earlier, key=lambda one: (one.record.time_ns, one.record.sequence))
+    return earlier[-1]
+
+
+def _may_be_of(one: Snapshot, moment: int) -> bool:
+    """Whether one of the two clocks says that it is of that time or before."""
+    return bool(one.server_time_ns) and min(one.record.time_ns, one.server_time_ns) <= moment
 
 
 def parse_time(text: str) -> int:

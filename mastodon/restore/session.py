@@ -68,7 +68,7 @@ class Session:
 
     def snapshot(self, wanted: str) -> Snapshot:
         """The snapshot that ``wanted`` names. Raises NotThere."""
-        return choose(self.history, wanted)
+        return choose(self.history, wanted, self._warn)
 
     def listing(self, snapshot: Snapshot) -> Listing:
         """The listing of a snapshot. Raises Distrusted or Locked."""
