@@ -73,6 +73,11 @@ def sign_anyhow(record: Record, key: Ed25519PrivateKey) -> bytes:
     return signed + key.sign(record.PURPOSE.prefix + signed)
 
 
+def altered(data: bytes) -> bytes:
+    """The same with its last bit flipped."""
+    return data[:-1] + bytes([data[-1] ^ 1])
+
+
 class Peer:
     """One connection."""
 

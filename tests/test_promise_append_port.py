@@ -24,7 +24,7 @@ from mastodon.wire.messages import (
     Wanted,
 )
 from mastodon.wire.restore_messages import FetchRequest, PairsRequest, SnapshotItem, SnapshotsRequest
-from tests.peers import TIMEOUT_S, AppendPeer, Peer, TinyMachine, client_context
+from tests.peers import TIMEOUT_S, AppendPeer, Peer, TinyMachine, altered, client_context
 from tests.running_server import ServerTestCase
 
 ENTRY = Entry(b"file", EntryType.FILE, size=5, hash=b"h" * 32, places=(Place(0, 0, 5),))
@@ -288,7 +288,7 @@ class AdditionTests(AppendPortTestCase):
                     machine.snapshot(root, 2, b"p" * 32),
                     machine.snapshot(root, 2, first, pair=b"?" * 16),
                     other.snapshot(root, 2, first),
-                    machine.snapshot(root, 2, first)[:-1] + b"\0",
+                    altered(machine.snapshot(root, 2, first)),
                 ):
                     refused = machine.commit(peer, record)
                     self.assertIsInstance(refused, Error)

@@ -41,7 +41,7 @@ from mastodon.wire.restore_messages import (
     WhoRequest,
     decode_reply,
 )
-from tests.peers import Peer, RestorePeer, TinyMachine, client_context
+from tests.peers import Peer, RestorePeer, TinyMachine, altered, client_context
 from tests.running_server import ServerTestCase, Tenant
 
 ALPN = ["mastodon-restore/1"]
@@ -253,7 +253,7 @@ class StatementTests(ServerTestCase):
                 good,
                 self.tenant.statement(server, verb, content, expires_ns=time.time_ns() - 1),
                 self.tenant.statement(b"another server's key hash, 32 by", verb, content),
-                self.tenant.statement(server, verb, content)[:-1] + b"\0",
+                altered(self.tenant.statement(server, verb, content)),
                 Tenant("mallory").statement(server, verb, content, tenant=self.tenant.secret.tenant, counter=99),
                 b"no statement",
             ):
