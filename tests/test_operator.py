@@ -23,6 +23,7 @@ from mastodon.operator.initialise import initialise
 from mastodon.operator.main import main
 from mastodon.sealed.enrolment import Enrolment
 from mastodon.sealed.statement import StatementVerb
+from tests.peers import altered
 from tests.store_case import Admin, Clock, Machine
 
 
@@ -126,7 +127,7 @@ class CommandTests(CommandCase):
 
     def test_bad_requests(self) -> None:
         """A request that is damaged, or no request, is refused in one line."""
-        for data in (b"", b"x", self.request.read_bytes()[:-1] + b"\0"):
+        for data in (b"", b"x", altered(self.request.read_bytes())):
             self.request.write_bytes(data)
             said = self.call("admin", "add", "alice", "--request", self.request, code=1)
             self.assertIn("cannot be taken", said)
