@@ -9,10 +9,13 @@ from typing import Any
 from mastodon.host.existing import Overwrite
 from mastodon.restore import delta as delta_module
 from mastodon.restore import fetch, tree
+from mastodon.restore.errors import Distrusted
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.entry import Delta, EntryFlag, EntryType, Place
 from mastodon.sealed.listing import Section
-from mastodon.wire.messages import Message
+from mastodon.wire.errors import ErrorCode
+from mastodon.wire.messages import Message, make_error
+from mastodon.wire.restore_client import split_ids
 from mastodon.wire.restore_messages import FetchRequest, RunsRequest
 from tests import fake_restore_server
 from tests.compare_trees import UNPRIVILEGED, compare_trees
@@ -365,6 +368,39 @@ class BoundsTests(RestoreCase):
         report = self.restore()
         self.assertEqual((report.lost_count, self.files()), (1, {"small": b"small"}))
         self.assertIn("/big: it is missing where the backup is kept", report.losses[0])
+
+    def test_promise_p10_blob_that_the_server_cannot_read(self):
+        """A blob that the server fails at, whatever else it is asked for, costs the files in it and nothing more."""
+        backup = fake_backup()
+        top = self.top / "many"
+        top.mkdir()
+        contents = {f"{number:02}": os.urandom(MIB) for number in range(9)}
+        for name, content in contents.items():
+            (top / name).write_bytes(content)
+        backup.tree(top)
+        chunks = [id for id, sealed in backup.made.blobs.items() if sealed[0][4] == BlobKind.CHUNK]
+        bad = chunks[len(chunks) // 2]
+        self.admin = FakeAdmin(backup)
+
+        def lie(request: Message, messages: list[Message]) -> list[Message]:
+            if isinstance(request, FetchRequest) and bad in split_ids(request.ids):
+                return [make_error(ErrorCode.INTERNAL, "a spool cannot be read", request=request.request)]
+            return messages
+
+        self.admin.server.lie = lie
+        report = self.restore()
+        self.assertEqual(report.lost_count, 1, report.losses)
+        lost = next(name for name in contents if f"/{name}:" in report.losses[0])
+        self.assertEqual(self.files(), {name: content for name, content in contents.items() if name != lost})
+
+    def test_promise_p5_server_that_fails_at_everything(self):
+        """A server that answers nothing but failures is told, and not asked for ever."""
+        self.admin.server.lie = lambda request, messages: (
+            [make_error(ErrorCode.INTERNAL, "broken", request=request.request)]
+            if isinstance(request, FetchRequest)
+            else messages
+        )
+        self.assertRaises(Distrusted, self.restore)
 
     def test_swapping_nothing_changes_nothing(self):
         """The lie's own machinery is sound: an unchanged answer restores everything."""

@@ -1,13 +1,14 @@
 """A source of backups: a server's restore port, over TLS with the admin's client certificate.
 
 Requests are pipelined. A connection that breaks is taken up again: questions whose answers were not whole are asked
-once more for what is left of them. What the server refuses is told with its own words.
+once more for what is left of them. What the server refuses is told with its own words. Blobs that it has and cannot
+read cost themselves alone: a question that it fails at is asked again in halves, down to the ids that it fails at.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from mastodon.host.socket_tls import ConnectError, ConnectionLost, PinMismatch
@@ -44,6 +45,8 @@ TRIES = 6
 LONGEST_PAUSE_S = 60
 SIGN_OF_LIFE_S = 15.0
 RUNS_AT_ONCE = 1024
+UNREADABLE_IN_A_ROW = 4096
+"""So many answers fail one after the other before the server, and not the blob, is taken for broken."""
 
 
 class Stream(Protocol):
@@ -66,11 +69,13 @@ class Stream(Protocol):
 
 @dataclass(slots=True)
 class _Question:
-    """Blobs asked for: what is left, and what the server says it has not."""
+    """Blobs asked for: what is left, what the server has not or cannot read, and how many requests are under way."""
 
     machine: bytes
     left: set[bytes]
     single: bool
+    missing: set[bytes] = field(default_factory=set)
+    requests: int = 0
 
 
 class ServerSource:
@@ -86,7 +91,8 @@ class ServerSource:
         self._stream: Stream | None = None
         self._client = RestoreClient()
         self._questions: dict[int, _Question] = {}
-        self._number_of: dict[int, int] = {}
+        self._number_of: dict[int, tuple[int, frozenset[bytes]]] = {}
+        self._unreadable = 0
         self._next_question = 0
         self._ready: deque[Event] = deque()
         self._sent_at = 0.0
@@ -210,25 +216,53 @@ class ServerSource:
             if not isinstance(event, ItemCame):
                 self._pings.discard(event.request)
             return
-        question = self._number_of.get(event.request)
-        asked = self._questions.get(question) if question is not None else None
-        if question is None or asked is None:
+        if event.request not in self._number_of:
             return
+        question, ids = self._number_of[event.request]
+        asked = self._questions[question]
         if isinstance(event, SealedBlobCame):
-            self._failures = 0
+            self._failures = self._unreadable = 0
             if not asked.single:  # of a single id every sealing counts: after a cut it is asked for once more
                 asked.left.discard(event.header.id)
             self._ready.append(BlobCame(question, event.header, event.data))
         elif isinstance(event, AnswerWhole):
-            del self._number_of[event.request], self._questions[question]
-            self._ready.append(Answered(question, event.missing))
+            del self._number_of[event.request]
+            self._answered(question, event.missing)
         elif isinstance(event, RequestFailed):
             del self._number_of[event.request]
+            self._failed(question, ids, event.error)
+
+    def _answered(self, question: int, missing: Iterable[bytes]) -> None:
+        """One of a question's requests is over."""
+        asked = self._questions[question]
+        asked.missing.update(missing)
+        asked.requests -= 1
+        if not asked.requests:
+            del self._questions[question]
+            self._ready.append(Answered(question, frozenset(asked.missing)))
+
+    def _failed(self, question: int, ids: frozenset[bytes], error: RemoteError) -> None:
+        """One of a question's requests failed: again later, or in halves where the server cannot read something."""
+        asked = self._questions[question]
+        left = sorted(asked.left & ids)
+        unreadable: list[bytes] = []
+        if error.code is not ErrorCode.INTERNAL:
             try:
-                raise _raised(event.error)
+                raise _raised(error)
             except _Again as again:
                 self._pause(again.seconds, again.error)
-                self._send_question(question)
+                self._send_ids(question, left)
+        else:
+            self._unreadable += 1
+            if self._unreadable >= UNREADABLE_IN_A_ROW:
+                raise _refusal(error)
+            middle = len(left) // 2
+            if middle:
+                self._send_ids(question, left[:middle])
+                self._send_ids(question, left[middle:])
+            else:
+                unreadable = left
+        self._answered(question, unreadable)
 
     def _next_event(self) -> ClientEvent:
         while True:
@@ -264,10 +298,16 @@ class ServerSource:
         asked = self._questions[question]
         if not asked.left:
             del self._questions[question]
-            self._ready.append(Answered(question, frozenset()))
+            self._ready.append(Answered(question, frozenset(asked.missing)))
             return
-        number = self._send(FetchRequest, asked.machine, b"".join(sorted(asked.left)))
-        self._number_of[number] = question
+        asked.requests = 0
+        self._send_ids(question, sorted(asked.left))
+
+    def _send_ids(self, question: int, ids: Sequence[bytes]) -> None:
+        asked = self._questions[question]
+        asked.requests += 1
+        number = self._send(FetchRequest, asked.machine, b"".join(ids))
+        self._number_of[number] = question, frozenset(ids)
 
     def _opened(self) -> None:
         if self._broken is not None:
