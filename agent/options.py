@@ -72,6 +72,8 @@ def parse_options(arguments: Sequence[str], environment: Mapping[str, str]) -> O
     line = words.pop(0) if words and words[0].startswith(b"mastodon://") else None
     if not words:
         raise UsageError("name at least one path to back up, e.g. /")
+    if not all(words):
+        raise UsageError("a PATH is empty: is a variable not set?")
     needs_url = not (given.dry_run or given.explain)
     url = _url(line, given.url_file, environment, warnings, needs_url)
     patterns = _patterns(given.exclude, given.exclude_from)
@@ -145,9 +147,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < 1e9:
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of seconds above 0")
     return value
 
 

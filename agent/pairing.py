@@ -63,7 +63,7 @@ class NewSealingPair:
 
 
 def load_recipients(directory: str, key_files: Sequence[bytes]) -> tuple[bytes, ...]:
-    """The public keys in key files' contents, in their short form, sorted. Raises RecipientsRefused, OpenPGPError."""
+    """The public keys in key files' contents, in their short form, sorted. Raises RecipientsRefused."""
     if not key_files:
         return ()
     path = os.path.join(directory, NAME)
@@ -75,9 +75,12 @@ def load_recipients(directory: str, key_files: Sequence[bytes]) -> tuple[bytes, 
         if hashlib.sha256(data[32:]).digest() == data[:32] and remembered == name:
             return tuple(keys)
     # gnupg is a heavy import, and nearly no run needs it.
-    from mastodon.host.openpgp import export_minimal
+    from mastodon.host.openpgp import OpenPGPError, export_minimal
 
-    exported = tuple(sorted({key for each in key_files for key in export_minimal(each)}))
+    try:
+        exported = tuple(sorted({key for each in key_files for key in export_minimal(each)}))
+    except OpenPGPError as error:
+        raise RecipientsRefused(f"--recipient: {error}") from None
     if len(exported) > RECIPIENTS_LIMIT or any(len(key) > RECIPIENT_LIMIT for key in exported):
         raise RecipientsRefused(
             f"at most {RECIPIENTS_LIMIT} recipients, of at most {RECIPIENT_LIMIT} bytes each, can be given"

@@ -16,7 +16,7 @@ def final(reason: RemoteError) -> Exception:
     if reason.code is ErrorCode.NOT_AUTHENTICATED:
         return NoConnection(
             "the server does not know this machine, or its secret was renewed: "
-            "get a current URL from your admin (mastodon-admin machine show)"
+            "ask your admin (mastodon-admin machine list shows whom the server knows)"
         )
     if reason.code is ErrorCode.DISPLACED:
         return ServerRefused("another run of this machine, or a clone of it, took the session over: run again later")

@@ -114,7 +114,7 @@ class RoadsTests(RecoverCase):
         """A wrong passkey, passphrase or URL is one clear line."""
         self.write("wrong", b"wrong")
         url = ("--url-file", self.top / "url")
-        said = self.recover(*url, "--passkey-file", self.top / "wrong", code=3)
+        said = self.recover(*url, "--passkey-file", self.top / "wrong", code=2)
         self.assertIn("the passphrase does not open the envelope", said)
         secret = ("--admin-secret", self.top / "admin.secret", "--admin-passphrase-file", self.top / "wrong")
         self.assertIn("wrong passphrase", self.recover(*secret, code=2))
@@ -295,7 +295,7 @@ class PaperKeyTests(RecoverCase):
         self.recover("--url-file", url, "--key-file", key)
         self.assertEqual(self.files(), FILES)
         self.write("passkey", b"some passphrase")
-        said = self.recover("--url-file", url, "--passkey-file", self.top / "passkey", code=3)
+        said = self.recover("--url-file", url, "--passkey-file", self.top / "passkey", code=2)
         self.assertIn("no passphrase opens it", said)
 
     def fingerprint(self, home: Path) -> str:

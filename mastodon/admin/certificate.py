@@ -34,6 +34,11 @@ def make(context: click.Context, label: str) -> int:
     """Make this device's client key and certificate, and print the pin by which another device adds it."""
     home = Home(context.obj)
     home.make()
+    if home.client_key.exists():
+        raise RestoreError(
+            f"{home.client_key} is there already: this device has a key; move it and {home.client_certificate.name} "
+            "away for a new one"
+        )
     identity = make_identity(label or socket.gethostname()[:LABEL_LIMIT], datetime.datetime.now(datetime.UTC))
     try:
         write_identity(identity, home.client_key, home.client_certificate)

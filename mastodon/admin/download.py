@@ -1,5 +1,6 @@
 """``mastodon-admin download``: one file's content, to a file or stdout."""
 
+import os
 import posixpath
 
 import click
@@ -7,6 +8,7 @@ import click
 from mastodon.admin.office import Office
 from mastodon.admin.options import Command, finish, office_command, output_options, session_options, snapshot_option
 from mastodon.restore import actions
+from mastodon.restore.errors import RestoreError
 
 
 @click.command("download")
@@ -25,4 +27,6 @@ def download(
     """Download the file PATH of a snapshot of MACHINE. A file appears only when it is whole and verified."""
     session = open_session(machine)
     target = None if output == "-" else output or posixpath.basename(path.rstrip("/"))
+    if target and not output and os.path.lexists(target):
+        raise RestoreError(f"{target} is there already: say where to with -o FILE, which replaces a file that is there")
     return finish(office, session, actions.download(session, snapshot, path, target, out))

@@ -54,10 +54,9 @@ def machine_add(
 ) -> int:
     """Add the machine NAME. Doing it again changes nothing."""
     if (
-        not name
-        or len(name.encode()) > 200
+        not name.isprintable()
+        or not 0 < len(name.encode()) <= 200
         or FORBIDDEN & set(name)
-        or not name.isprintable()
         or name.startswith((".", "-"))
     ):
         raise RestoreError(f"{name!r} cannot be a machine's name: use letters, digits, dots, dashes")
@@ -166,7 +165,8 @@ def _write_files(out: Path, name: str, adding: Adding) -> list[Path]:
                     raise RestoreError(f"{path} is there with another content: move it away and try again") from None
         return list(contents)
     except (DiskError, OSError) as error:
-        raise RestoreError(f"--out {out}: {error}; try again, also with another --out") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise RestoreError(f"--out {out}: {why}; try again, also with another --out") from None
 
 
 def _is_there(office: Office, name: str, out: Path | None, as_json: bool) -> int:

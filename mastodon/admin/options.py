@@ -13,8 +13,14 @@ from mastodon.admin.home import Home
 from mastodon.admin.office import Office
 from mastodon.restore.actions import Output
 from mastodon.restore.edge import say, tell
-from mastodon.restore.errors import RestoreError
-from mastodon.restore.keys import choose_opener, read_passphrase, with_keyring, with_passphrase
+from mastodon.restore.keys import (
+    ADMIN_PASSPHRASE,
+    ask_passphrase,
+    choose_opener,
+    read_passphrase,
+    with_keyring,
+    with_passphrase,
+)
 from mastodon.restore.session import Session
 from mastodon.restore.trust import EnvelopeClosed, OpenEnvelope
 
@@ -46,13 +52,7 @@ def admin_passphrase(file: Path | None, *, new: bool = False) -> bytes:
     named = file or os.environ.get(PASSPHRASE_VARIABLE)
     if named:
         return read_passphrase(Path(named))
-    try:
-        text = click.prompt("Passphrase of the admin secret", hide_input=True, confirmation_prompt=new, err=True)
-    except click.Abort:
-        raise RestoreError(
-            f"the admin secret's passphrase is needed: give --passphrase-file or set {PASSPHRASE_VARIABLE}"
-        ) from None
-    return str(text).encode("utf-8", "surrogateescape")
+    return ask_passphrase(ADMIN_PASSPHRASE, f"--passphrase-file, or set {PASSPHRASE_VARIABLE}", twice=new)
 
 
 def output_options(command: Command) -> Command:

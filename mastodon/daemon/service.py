@@ -1,7 +1,10 @@
 """``twistd mastodon --config FILE``: puts the daemon together, starts it and stops it cleanly."""
 
+import atexit
 import os
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +51,10 @@ class MastodonService(Service):
     log = Logger()
     name = "mastodon"
 
-    def __init__(self, config: Config, identity: Identity, reactor: Any) -> None:
+    def __init__(
+        self, config: Config, identity: Identity, reactor: Any, failed: Callable[[], None] = lambda: None
+    ) -> None:
+        self._failed = failed
         self._config = config
         self._identity = identity
         self._reactor = reactor
@@ -129,7 +135,7 @@ class MastodonService(Service):
         self._reactor.callWhenRunning(self._stop_reactor)
 
     def _stop_reactor(self) -> None:
-        self._reactor.exitCode = 1
+        self._failed()
         if self._reactor.running:
             self._reactor.stop()
 
@@ -174,6 +180,14 @@ def makeService(options: Options) -> MastodonService:
     """What twistd runs."""
     from twisted.internet import reactor
 
-    return MastodonService(options["loaded"], options["identity"], reactor)
+    return MastodonService(options["loaded"], options["identity"], reactor, lambda: atexit.register(_exit_with_failure))
+
+
+def _exit_with_failure() -> None:
+    """The last thing that this process does: twistd itself would end with 0, and systemd take that for well."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(1)
 
 

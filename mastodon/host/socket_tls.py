@@ -264,7 +264,7 @@ def _connect(
         tls = context.wrap_bio(incoming, outgoing, server_hostname=address[0])
         stream = TLSStream(connection, tls, incoming, outgoing)
         _shake_hands(stream, where, deadline, clock)
-        stream.server_pin = _check_server(tls, pins, alpn, where)
+        stream.server_pin = _check_server(tls, pins, alpn, where, client_cert is not None)
     except BaseException:
         connection.close()
         raise
@@ -300,21 +300,26 @@ def _shake_hands(stream: TLSStream, where: str, deadline: float, clock: Callable
         text = f"{where}: {error.verify_message}; name the server's key in the URL (server=PIN) or mend its certificate"
         raise BadCertificate(text) from error
     except ssl.SSLError as error:
-        raise NotMastodon(f"{where}: no TLS 1.3 connection: {_reason(error)}") from error
+        reason = _reason(error)
+        if "no application protocol" in reason:
+            reason = "no application protocol in common: is it the right port?"
+        raise NotMastodon(f"{where}: no TLS 1.3 connection: {reason}") from error
     except TimeoutError as error:
         raise Unreachable(f"{where}: no answer to the TLS handshake in time") from error
     except OSError as error:
         raise NotMastodon(f"{where}: the connection was cut in the TLS handshake: {error.strerror}") from error
 
 
-def _check_server(tls: ssl.SSLObject, pins: Collection[bytes], alpn: str, where: str) -> bytes:
+def _check_server(tls: ssl.SSLObject, pins: Collection[bytes], alpn: str, where: str, introduced: bool) -> bytes:
     try:
         pin = pin_of_der(tls.getpeercert(True) or b"")
     except CertificateError as error:
         raise BadCertificate(f"{where}: the server's certificate is of no use: {error}") from error
     if pins and pin not in pins:
         expected = " or ".join(pin_text(known) for known in sorted(pins))
-        raise PinMismatch(f"{where}: the server's key is {pin_text(pin)}, expected {expected}; nothing was sent")
+        # In TLS 1.3 the client's certificate belongs to the handshake, so it has been seen by now.
+        sent = "nothing was sent but this client's certificate" if introduced else "nothing was sent"
+        raise PinMismatch(f"{where}: the server's key is {pin_text(pin)}, expected {expected}; {sent}")
     if tls.selected_alpn_protocol() != alpn:
         raise NotMastodon(f"{where}: the server does not speak {alpn}")
     return pin

@@ -22,7 +22,7 @@ from mastodon.host.durable import write_new
 from mastodon.host.spool_layout import UUID_LENGTH
 from mastodon.operator.reach import opened, plain_errors
 from mastodon.operator.recovery import no_recovery_option, put_recovery, recovery_option
-from mastodon.operator.spool_add import RESERVE
+from mastodon.operator.spool_add import RESERVE, demand_room_for_spool
 
 APPEND_PORT, RESTORE_PORT = 7410, 7411
 
@@ -128,8 +128,11 @@ def initialise(
     """Make a server, without recovery kits. Raises StoreError, DiskError, ConfigError or OSError."""
     directory = directory.absolute()
     config, keys = directory / "mastodon.toml", directory / "keys"
-    _judge(directory, name, listen)
     paths = tuple(path.absolute() for path in spools) or (directory / "spool",)
+    _judge(directory, name, listen)
+    if append_port == restore_port and append_port:
+        raise StoreError(f"--restore-port {restore_port} is the append port too: give another")
+    _judge_spools(paths)
     for path in (directory, keys):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     now = datetime.datetime.now(datetime.UTC)
@@ -157,12 +160,22 @@ def _judge(directory: Path, name: str, listen: str) -> None:
     for there in (directory / "mastodon.toml", directory / "keys"):
         if there.exists():
             raise StoreError(f"{there} exists already: give another directory; nothing was changed")
+    if directory.exists() and not directory.is_dir():
+        raise StoreError(f"{directory} is a file: give a directory, one that is not there yet")
     if not name or not name.isprintable() or any(c.isspace() or c in "/@?#,\"'\\" for c in name):
         raise StoreError(f"--name {name!r}: expected a host name or an IP address")
     try:
         ipaddress.ip_address(listen)
     except ValueError:
         raise StoreError(f"--listen {listen!r}: expected an IP address, such as 0.0.0.0, :: or 127.0.0.1") from None
+
+
+def _judge_spools(paths: Sequence[Path]) -> None:
+    """What make_spool would refuse is refused before anything is made, so that the command can be repeated."""
+    if len({path.resolve() for path in paths}) != len(paths):
+        raise StoreError("--spool names the same directory twice; nothing was changed")
+    for path in paths:
+        demand_room_for_spool(path)
 
 
 def _names(name: str) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ def plain_errors() -> Iterator[None]:
         yield
     except (ConfigError, StoreError, Refused, CertificateError, CatalogueError, DiskError) as error:
         raise click.ClickException(str(error)) from None
+    except BrokenPipeError:
+        raise  # whoever reads our output has seen enough: click ends quietly
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         raise click.ClickException(f"{where}{error.strerror or error}") from None

@@ -11,7 +11,7 @@ from mastodon.daemon.errors import StoreError
 from mastodon.daemon.opening import StateLock
 from mastodon.daemon.spool import make_spool
 from mastodon.daemon.spools import SpoolMemory
-from mastodon.host.spool_layout import UUID_LENGTH, BadMarker, NoSpool, read_marker
+from mastodon.host.spool_layout import MARKER, UUID_LENGTH, BadMarker, NoSpool, read_marker
 from mastodon.operator.reach import configuration, plain_errors
 from mastodon.operator.recovery import no_recovery_option, put_recovery, recovery_option
 
@@ -32,6 +32,7 @@ def spool_add(context: click.Context, path: Path, again: bool, source: Path | No
         if again:
             _let_in(config, path)
         else:
+            demand_room_for_spool(path)
             make_spool(path, os.urandom(UUID_LENGTH), _siblings(config))
     if not no_recovery:
         # As comments: what is said here may be appended to the configuration as it is.
@@ -41,6 +42,17 @@ def spool_add(context: click.Context, path: Path, again: bool, source: Path | No
         return
     click.echo(f"# Add this to {config.file}, then restart the daemon:\n")
     click.echo(f'[[spool]]\npath = {json.dumps(str(path), ensure_ascii=False)}\nweight = 1\nreserve = "{RESERVE}"')
+
+
+def demand_room_for_spool(path: Path) -> None:
+    """Refuse, before anything is made, a path that cannot become a spool. Raises StoreError or OSError."""
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path} is a file: give a directory, empty or not there yet")
+    if (path / MARKER).exists():
+        raise StoreError(f"{path} is a spool already: give an empty directory")
+    strange = [one.name for one in path.iterdir() if one.name != "lost+found"] if path.exists() else []
+    if strange:
+        raise StoreError(f"{path} is not empty ({strange[0]}): give an empty directory")
 
 
 def _let_in(config: Config, path: Path) -> None:

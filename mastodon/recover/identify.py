@@ -64,7 +64,9 @@ def from_book(book: BookContent, secret: AdminSecret, wanted: str) -> Identified
         found = [(book.cards[0], book.cards[0].current)]
     if len(found) != 1:
         names = ", ".join(card.name for card in book.cards)
-        raise NotThere(f"--machine {wanted or 'NAME'}: {len(found)} cards of that name or id; the book has: {names}")
+        if not wanted:
+            raise NotThere(f"give --machine NAME; the book has: {names or 'no machine'}")
+        raise NotThere(f"--machine {wanted}: {len(found)} cards of that name or id; the book has: {names}")
     card, generation = found[0]
     known = KnownMachine(
         card.name, generation.machine, generation.public_key, generation.id_key_commitment, generation.pairs,

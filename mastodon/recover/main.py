@@ -20,7 +20,7 @@ from mastodon.restore import actions
 from mastodon.restore.edge import guarded, say, tell
 from mastodon.restore.errors import NotThere, RestoreError
 from mastodon.restore.history import read_history, show_time
-from mastodon.restore.keys import choose_opener, read_file, read_passphrase
+from mastodon.restore.keys import ADMIN_PASSPHRASE, ask_passphrase, choose_opener, read_file, read_passphrase
 from mastodon.restore.memory import Memory
 from mastodon.restore.present import to_json
 from mastodon.restore.session import Session
@@ -238,7 +238,7 @@ def _admin_secret(request: Request) -> AdminSecret:
     if request.admin_passphrase_file is not None:
         passphrase = read_passphrase(request.admin_passphrase_file)
     else:
-        passphrase = click.prompt("Passphrase of the admin secret", hide_input=True, err=True).encode()
+        passphrase = ask_passphrase(ADMIN_PASSPHRASE, "--admin-passphrase-file")
     try:
         return AdminSecret(decrypt_secret(content, passphrase))
     except FormatError as error:

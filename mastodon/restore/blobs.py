@@ -28,9 +28,10 @@ class OpenBlob:
 
 @dataclass(frozen=True, slots=True)
 class LostBlob:
-    """Why a blob could not be had."""
+    """Why a blob could not be had; ``locked``: only for want of the right key."""
 
     reason: str
+    locked: bool = False
 
 
 class BlobReader:
@@ -93,7 +94,7 @@ class BlobReader:
                 self.open(event.header, event.data, wanted)
                 result = event.header, bytes(event.data)
             except CLOSED as error:
-                result = LostBlob(str(error))
+                result = LostBlob(str(error), isinstance(error, Locked))
         return result
 
     def _try(self, event: BlobCame, found: dict[bytes, OpenBlob | LostBlob]) -> None:
@@ -103,4 +104,4 @@ class BlobReader:
         try:
             found[wanted] = self.open(event.header, event.data, wanted)
         except CLOSED as error:
-            found[wanted] = LostBlob(str(error))
+            found[wanted] = LostBlob(str(error), isinstance(error, Locked))

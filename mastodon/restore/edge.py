@@ -15,9 +15,16 @@ from mastodon.sealed.errors import FormatError
 BUG, INTERRUPTED, NOTHING_DONE = 70, 130, 2
 
 
+class SeenEnough(Exception):
+    """Whoever reads our output has closed it, as `head` does."""
+
+
 def say(line: str) -> None:
     """A result, to stdout."""
-    print(line)
+    try:
+        print(line)
+    except BrokenPipeError:
+        raise SeenEnough from None
 
 
 def tell(line: str) -> None:
@@ -29,7 +36,8 @@ def guarded(program: str, command: Callable[[], int]) -> int:
     """Run a command; what goes wrong is told in one line, and the exit code returned."""
     try:
         code = command()
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: it was closed before we began
+            sys.stdout.flush()
         return code
     except RestoreError as error:
         return _told(program, str(error), error.exit_code)
@@ -37,8 +45,8 @@ def guarded(program: str, command: Callable[[], int]) -> int:
         return _told(program, str(error), NOTHING_DONE)
     except KeyboardInterrupt:
         return _told(program, "interrupted; the same command goes on where this one stopped", INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has seen enough
+    except (SeenEnough, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
         return 0
     except OSError as error:
         where = f"{error.filename}: " if isinstance(error.filename, str) else ""

@@ -1,5 +1,8 @@
 """What opens envelopes: a passphrase, private keys in files, or gpg's own keyring with its agent and cards."""
 
+import getpass
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +11,7 @@ from mastodon.restore.errors import RestoreError
 from mastodon.restore.trust import EnvelopeClosed, OpenEnvelope
 
 FILE_LIMIT = 1024 * 1024
+ADMIN_PASSPHRASE = "the passphrase of the admin secret"
 
 
 def with_passphrase(passphrase: bytes) -> OpenEnvelope:
@@ -62,6 +66,24 @@ def read_passphrase(path: Path) -> bytes:
         return read_passkey(read_file(path))
     except OpenPGPError as error:
         raise RestoreError(f"{path}: {error}") from None
+
+
+def ask_passphrase(what: str, instead: str, *, twice: bool = False) -> bytes:
+    """A passphrase typed at the terminal. Raises RestoreError where there is none, saying what to give ``instead``."""
+    if not sys.stdin.isatty():
+        try:
+            os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+        except OSError:
+            raise RestoreError(f"{what} is needed, and there is no terminal to ask at: give {instead}") from None
+    try:
+        text = getpass.getpass(f"{what[0].upper()}{what[1:]}: ")
+        if twice and getpass.getpass("Once more: ") != text:
+            raise RestoreError("the two passphrases differ: nothing was done")
+    except EOFError:
+        text = ""
+    if not text:
+        raise RestoreError(f"{what} is needed: type it, or give {instead}")
+    return text.encode("utf-8", "surrogateescape")
 
 
 def read_file(path: Path) -> bytes:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mastodon.restore.blobs import BlobReader, LostBlob, OpenBlob
-from mastodon.restore.errors import Distrusted
+from mastodon.restore.errors import Distrusted, Locked
 from mastodon.restore.history import Snapshot
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.errors import FormatError, Malformed
@@ -41,7 +41,7 @@ class LostPage:
 
 
 class Listing:
-    """The listing of one snapshot. Making it fetches the root. Raises Distrusted."""
+    """The listing of one snapshot. Making it fetches the root. Raises Distrusted or Locked."""
 
     def __init__(self, reader: BlobReader, snapshot: Snapshot) -> None:
         self._reader = reader
@@ -49,7 +49,7 @@ class Listing:
         blob = reader.read_now([root_id])[root_id]
         what = f"snapshot {snapshot.record.sequence}: the root of its listing"
         if isinstance(blob, LostBlob):
-            raise Distrusted(f"{what} cannot be had: {blob.reason}")
+            raise (Locked if blob.locked else Distrusted)(f"{what} cannot be had: {blob.reason}")
         try:
             if blob.kind is not BlobKind.ROOT:
                 raise Malformed(f"it is a {blob.kind.name.lower()}")
