@@ -52,7 +52,7 @@ class MastodonService(Service):
     name = "mastodon"
 
     def __init__(
-        self, config: Config, identity: Identity, reactor: Any, failed: Callable[[], None] = lambda: None
+        self, config: Config, identity: Identity, reactor: Any, failed: Callable[[], object] = lambda: None
     ) -> None:
         self._failed = failed
         self._config = config
