@@ -90,6 +90,8 @@ class Connection:
         self._client: AppendClient | None = None
         self._stream: TLSStream | None = None
         self._good_at = clock()
+        self._moved_at = clock()
+        """When the server last took something from us."""
         self._retry_after = 0.0
         self._progress = (0, 0)
         self._throttle = Throttle(clock)
@@ -177,6 +179,8 @@ class Connection:
         request = _Request(key, subject)
         with self._changed:
             self._demand_health()
+            if not self._requests:
+                self._good_at = self._clock()  # until now there was nothing to answer
             self._requests.append(request)
             self._changed.notify_all()
         return request
@@ -197,7 +201,7 @@ class Connection:
         wait = FIRST_WAIT_S
         while not self._is_over():
             error = self._one_connection()
-            patience = self._patience.later_s if self._answer is not None else self._patience.start_s
+            patience = self._how_patient()
             if self._hellos and self._clock() - self._good_at < wait:
                 wait = FIRST_WAIT_S
             pause = max(wait, self._retry_after) * (0.75 + self._patience.random() / 2)
@@ -210,6 +214,13 @@ class Connection:
             wait = min(2 * wait, LONGEST_WAIT_S)
             with self._changed:
                 self._changed.wait_for(lambda: self._closing, pause)
+
+    def _how_patient(self) -> float:
+        return self._patience.later_s if self._answer is not None else self._patience.start_s
+
+    def _time_left(self) -> float:
+        """With the lock held: seconds until what is asked for should have been answered, or at least taken."""
+        return max(self._good_at, self._moved_at) + self._how_patient() - self._clock()
 
     def _is_over(self) -> bool:
         return self._closing or self._is_finishing or self._failure is not None
@@ -226,6 +237,7 @@ class Connection:
         with self._changed:
             self._stream, self._client, self._lost = stream, AppendClient(self._introduction, stream.server_pin), False
         self._reason = ""
+        hellos, self._moved_at = self._hellos, self._clock()
         receiver = threading.Thread(target=self._receive, args=(stream, self._client), name="receiver", daemon=True)
         receiver.start()
         try:
@@ -234,6 +246,8 @@ class Connection:
             self._because(str(error))
         with self._changed:
             self._cut()
+            if self._hellos > hellos and not self._requests:
+                self._good_at = self._clock()  # nothing was owed to us
         receiver.join()
         stream.close()
         return self._reason or "the connection was closed"
@@ -253,8 +267,11 @@ class Connection:
                 finish = self._finish if ready else None
                 if self._lost or self._closing:
                     return
+                left = self._time_left() if self._requests or not ready else KEEPALIVE_S
+                if left <= 0:
+                    raise ConnectionLost("the server answers nothing")
                 if request is None and finish is None and not (ready and due <= 0):
-                    self._changed.wait(max(0.05, due) if ready else KEEPALIVE_S)
+                    self._changed.wait(max(0.05, min(left, due if ready else KEEPALIVE_S)))
                     continue
                 if request is not None:
                     request.is_sent = True
@@ -278,6 +295,7 @@ class Connection:
                 if self._lost:
                     return
                 stream.send(self._say(client, Piece(piece)))
+                self._moved_at = self._clock()
                 pause = self._throttle.spend(len(piece))
                 while pause > 0:
                     self._rest(stream, client, pause)
@@ -287,9 +305,11 @@ class Connection:
     def _rest(self, stream: TLSStream, client: AppendClient, pause: float) -> None:
         """Keep the server's pace: send nothing but signs of life for so long."""
         with self._changed:
-            self._changed.wait_for(lambda: self._lost or self._closing, min(pause, KEEPALIVE_S))
+            self._changed.wait_for(lambda: self._lost or self._closing, min(pause, KEEPALIVE_S, self._time_left()))
             if self._lost or self._closing:
                 raise ConnectionLost(self._reason)
+            if self._time_left() <= 0:
+                raise ConnectionLost("the server slows everything down to nothing")
         if pause >= KEEPALIVE_S:
             stream.send(self._say(client, Progress(*self._progress)))
 

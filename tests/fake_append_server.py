@@ -8,6 +8,7 @@ import secrets
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from mastodon.wire.messages import (
     Committed,
     Error,
     Finish,
+    Keepalive,
     Message,
     Missing,
     NewPair,
@@ -302,6 +304,8 @@ class Faults:
     greeting: bytes = b""
     """Send these bytes for a greeting."""
     pace: int = 0
+    mute: bool = False
+    """Answer the next pack with signs of life alone, for ever."""
 
 
 class FakeAppendServer:
@@ -437,6 +441,9 @@ class _ServedConnection:
             faults.cut_at_pack -= 1
             if not faults.cut_at_pack:
                 raise Cut
+        while faults.mute:
+            self._stream.sendall(Keepalive().encode())
+            time.sleep(0.02)
         if faults.answer_packs:
             return self._session.refused(faults.answer_packs.pop(0))
         offending = self._server.vault.store_pack(id, data)

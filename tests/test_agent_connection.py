@@ -54,14 +54,14 @@ class WireCase(AgentCase):
             self.said.append,
         )  # fmt: skip
 
-    def run_over_wire(self, **options):
+    def run_over_wire(self, later_s: float = 20.0, **options):
         """One run; its outcome."""
 
         def opened() -> Connection:
             connection.open()
             return connection
 
-        connection = self.connection()
+        connection = self.connection(later_s=later_s)
         finish = None
         try:
             # Opened only once the reader is forked: AgentCase forks before it asks for the session.
@@ -227,6 +227,33 @@ class RefusedTests(WireCase):
                 self.assertRaises(NoConnection, connection.open)
             finally:
                 connection.close()
+
+    def test_server_that_is_silent_for_ever(self):
+        """However often one connects anew to a server that says nothing, there is an end."""
+        self.server.faults.silent = True
+        with (
+            mock.patch("mastodon_agent.connection.SILENCE_S", 0.05),
+            mock.patch("mastodon_agent.connection.LONGEST_WAIT_S", 0.05),
+        ):
+            connection = self.connection(start_s=0.5)
+            try:
+                error = self.assertRaises(NoConnection, connection.open)
+            finally:
+                connection.close()
+        self.assertIn("given up", str(error))
+        self.assertGreater(self.server.connections, 1)
+
+    def test_server_that_answers_nothing(self):
+        """Signs of life are no answers: after its patience the run ends, so that the next one is not locked out."""
+        self.server.faults.mute = True
+        error = self.assertRaises(ServerRefused, self.run_over_wire, later_s=0.5)
+        self.assertIn("given up", str(error))
+
+    def test_server_that_slows_down_to_nothing(self):
+        """Nor is there an end to patience with a pace at which nothing ever gets through."""
+        self.server.faults.pace = 1
+        error = self.assertRaises(ServerRefused, self.run_over_wire, later_s=0.5)
+        self.assertIn("given up", str(error))
 
 
 class EndTests(WireCase):
