@@ -4,7 +4,7 @@
 replaced at any time. Nothing here checks anything: it is the server that the client must not have to trust.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from mastodon.restore.memory import Memory
@@ -12,8 +12,11 @@ from mastodon.restore.server_source import ServerSource
 from mastodon.restore.session import Session
 from mastodon.restore.trust import EnvelopeClosed, KnownMachine
 from mastodon.sealed.blob import parse_header
+from mastodon.sealed.errors import FormatError
 from mastodon.sealed.ledger_entries import Role
 from mastodon.sealed.machine_secret import id_key_commitment
+from mastodon.sealed.pair import PairRecord, ReenvelopeRecord
+from mastodon.sealed.record import record_hash
 from mastodon.wire.errors import ErrorCode
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
 from mastodon.wire.messages import Message, make_error
@@ -23,6 +26,8 @@ from mastodon.wire.restore_messages import (
     BookRequest,
     DataItem,
     Done,
+    EnvelopeItem,
+    EnvelopesRequest,
     FetchRequest,
     PairItem,
     PairsRequest,
@@ -76,7 +81,18 @@ class FakeServer:
             case SnapshotsRequest():
                 items = [SnapshotItem(number, record, time_ns) for record, time_ns in self.made.snapshots]
             case PairsRequest():
-                items = [PairItem(number, *pair) for pair in self.made.pairs]
+                named = [(pair, offered[0]) for pair, offered in self._pairs() if isinstance(pair, PairRecord)]
+                items = [
+                    PairItem(number, pair.number, pair.pair, record_hash(record), pair.time_ns)
+                    for pair, record in sorted(named, key=lambda one: one[0].number)
+                    if pair.number >= request.first
+                ][: request.limit]
+            case EnvelopesRequest():
+                items = [
+                    EnvelopeItem(number, *offered)
+                    for pair, offered in self._pairs()
+                    if pair is None or pair.pair == request.pair
+                ]
             case RunsRequest():
                 wanted = split_ids(request.ids)
                 items = [RunItem(number, self.made.runs[run]) for run in wanted if run in self.made.runs]
@@ -91,6 +107,16 @@ class FakeServer:
             case _:
                 return [make_error(ErrorCode.NOT_ALLOWED, "not in this test", request=number)]
         return [*items, Done(number)]
+
+    def _pairs(self) -> Iterator[tuple[PairRecord | ReenvelopeRecord | None, tuple[bytes, bytes, int]]]:
+        """What there is of pairs, and what it says; None where it is nonsense, which stands with every pair."""
+        for record, envelope, again in self.made.pairs:
+            try:
+                said = (ReenvelopeRecord if again else PairRecord).read_unverified(record)
+            except FormatError:
+                yield None, (record, envelope, again)
+            else:
+                yield said, (record, envelope, again)
 
     def _fetch(self, number: int, ids: Sequence[bytes]) -> list[Message]:
         data = b"".join(sealed for id in ids for sealed in self.made.blobs.get(id, ()))

@@ -232,8 +232,11 @@ class CatalogueTests(CatalogueMixin):
         self.follow(PairAdded(self.machine.id, record, b"new", 1))
         self.assertEqual(self.present(blobs[0][0]), {blobs[0][0]})
         self.assertEqual(self.account().pair, self.machine.pair_record)
-        rows = self.wait(self.catalogue.pairs(self.machine.id))
-        self.assertEqual([again for _, _, again in rows], [False, False, True])
+        rows = self.wait(self.catalogue.pairs(self.machine.id, 0, 10))
+        self.assertEqual([row.number for row in rows], [1, 2])
+        found = self.wait(self.catalogue.envelopes(self.machine.id, old, 15))
+        self.assertEqual([again for _, _, again in found], [True, False])
+        self.assertEqual(found[0][:2], (record, b"new"))
 
     def test_closed(self) -> None:
         """"Closed" is kept until a pack is lost or a pair is new; a mark that comes too late does nothing."""

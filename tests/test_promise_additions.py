@@ -19,17 +19,22 @@ class AdditionsTests(StoreCase):
         self.commit(self.good[-1][0])
         self.record = self.snapshots()[0]
         self.kept = self.restored()
-        self.pairs = self.wait(self.store.pairs(self.admin.tenant, self.machine.id))
+        self.envelopes = self.first_envelopes()
 
     def restored(self) -> bytes:
         return self.fetch([one[0] for one in self.good])
+
+    def first_envelopes(self) -> list[tuple[bytes, bytes, bool]]:
+        """The record of the pair that is listed first, and its envelope."""
+        (first,) = self.wait(self.store.pairs(self.admin.tenant, self.machine.id, 0, 1))
+        return self.wait(self.store.envelopes(self.admin.tenant, self.machine.id, first.pair))
 
     def assert_unharmed(self) -> None:
         """The snapshot is listed first, its pair and envelope too, and all its bytes are served, also after a rebuild
         of the catalogue from the spools."""
         for _ in range(2):
             self.assertEqual(self.snapshots()[0], self.record)
-            self.assertEqual(self.wait(self.store.pairs(self.admin.tenant, self.machine.id))[:1], self.pairs)
+            self.assertEqual(self.first_envelopes(), self.envelopes)
             self.assertIn(self.kept, self.restored())
             self.stop()
             (self.setting.state / "catalogue.sqlite").unlink()
@@ -72,7 +77,9 @@ class AdditionsTests(StoreCase):
     def test_promise_p1_envelopes_beyond_the_bound(self) -> None:
         """Further envelopes for a pair, and pair records out of the chain, are refused; the first envelope stays."""
         first = self.machine.newest
-        wrong: list[dict[str, Any]] = [{"pair": b"\1" * 16}, {"previous": b"x" * 32}, {"number": 1, "previous": b""}]
+        wrong: list[dict[str, Any]] = [
+            {"pair": b"\1" * 16}, {"previous": b"x" * 32}, {"number": 1, "previous": b""}, {"number": (1 << 32) - 1},
+        ]  # fmt: skip
         for changes in wrong:
             self.machine.newest, self.machine.number = first, 1
             self.machine.new_pair(**changes)

@@ -23,7 +23,15 @@ from mastodon.wire.messages import (
     Offer,
     Wanted,
 )
-from mastodon.wire.restore_messages import FetchRequest, PairsRequest, SnapshotItem, SnapshotsRequest
+from mastodon.wire.restore_messages import (
+    EnvelopeItem,
+    EnvelopesRequest,
+    FetchRequest,
+    PairItem,
+    PairsRequest,
+    SnapshotItem,
+    SnapshotsRequest,
+)
 from tests.peers import TIMEOUT_S, AppendPeer, Peer, TinyMachine, altered, client_context
 from tests.running_server import ServerTestCase
 
@@ -98,7 +106,7 @@ class VerbTests(AppendPortTestCase):
             root, _ = self.back_up(machine)
             for request in (
                 FetchRequest(1, machine.secret.machine_id, root),
-                PairsRequest(1, machine.secret.machine_id),
+                PairsRequest(1, machine.secret.machine_id, 0, 10),
                 SnapshotsRequest(1, machine.secret.machine_id, 0, 10),
             ):
                 with self.server.append_peer() as peer:
@@ -322,9 +330,11 @@ class AdditionTests(AppendPortTestCase):
                         break
             self.assertTrue(codes, "there is no bound on pairs")
             with self.server.restore_peer(self.tenant) as peer:
-                pairs = peer.ask(PairsRequest, machine.secret.machine_id)
-            self.assertEqual(pairs[0].record, machine.pair_record)  # type: ignore[attr-defined]
-            self.assertEqual(pairs[0].envelope, machine.envelope)  # type: ignore[attr-defined]
+                listed = peer.ask(PairsRequest, machine.secret.machine_id, 0, 1)[0]
+                assert isinstance(listed, PairItem)
+                found = peer.ask(EnvelopesRequest, machine.secret.machine_id, listed.pair)[0]
+            assert isinstance(found, EnvelopeItem)
+            self.assertEqual((found.record, found.envelope), (machine.pair_record, machine.envelope))
             self.assertEqual(self.listed(machine), [snapshot])
             self.assertTrue(self.fetched(machine, root))
 

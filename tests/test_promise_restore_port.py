@@ -29,6 +29,7 @@ from mastodon.wire.restore_messages import (
     BookItem,
     BookRequest,
     Done,
+    EnvelopesRequest,
     FetchRequest,
     MachineItem,
     MachinesRequest,
@@ -176,7 +177,8 @@ class TenantTests(ServerTestCase):
                     self.assertEqual(peer.ask(MachinesRequest), [Done(1)])
                     for request, rest in (
                         (SnapshotsRequest, (0, 10)),
-                        (PairsRequest, ()),
+                        (PairsRequest, (0, 10)),
+                        (EnvelopesRequest, (b"p" * 16,)),
                         (RunsRequest, (b"r" * 32,)),
                         (FetchRequest, (b"i" * 32,)),
                     ):

@@ -48,7 +48,11 @@ class RebuildTests(StoreCase):
                          for row in self.wait(self.store.machines(tenant))],
             "accounts": [self.wait(self.store.account(one.id)) for one in (self.machine, self.disabled)],
             "snapshots": self.wait(self.store.snapshots(tenant, machine, 0, 100)),
-            "pairs": self.wait(self.store.pairs(tenant, machine)),
+            "pairs": self.wait(self.store.pairs(tenant, machine, 0, 256)),
+            "envelopes": [
+                self.wait(self.store.envelopes(tenant, machine, one.pair))
+                for one in self.wait(self.store.pairs(tenant, machine, 0, 256))
+            ],
             "runs": len(self.wait(self.store.runs(tenant, machine, ids))),
             "stored": self.wait(self.store.stored(machine, ids)),
             "bytes": sorted(self.fetch([one]) for one in ids),

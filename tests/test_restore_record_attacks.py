@@ -7,7 +7,7 @@ import datetime
 from dataclasses import replace
 from typing import Any
 
-from mastodon.restore.errors import Distrusted, Locked, NotThere, RestoreError, WentBack
+from mastodon.restore.errors import Locked, NotThere, RestoreError, WentBack
 from mastodon.restore.memory import Memory
 from mastodon.sealed.hpke import SealingKey
 from mastodon.sealed.pair import EnvelopeMode, EnvelopePayload, PairRecord, ReenvelopeRecord, envelope_hash
@@ -15,7 +15,7 @@ from mastodon.sealed.record import record_hash
 from mastodon.sealed.run import make_run
 from mastodon.sealed.snapshot import SnapshotRecord
 from mastodon.wire.messages import Message
-from mastodon.wire.restore_messages import PairItem, RunItem, SnapshotItem
+from mastodon.wire.restore_messages import EnvelopeItem, RunItem, SnapshotItem
 from tests.fake_restore_server import Lie, fake_backup, known_from
 from tests.restore_case import FILES, LyingCase, listed
 from tests.tiny_backup import BASE_NS
@@ -173,7 +173,7 @@ class RecordLies(LyingCase):
         """An envelope with another private half than the pair record's public one opens nothing."""
         payload = EnvelopePayload(self.backup.machine, b"p" * 16, b"z" * 32).encode()
         self.backup.made.pairs[:] = [signed_pair(self.backup, b"sealed:" + payload)]
-        self.assert_refused(text="does not belong to the pair record")
+        self.assert_refused(Locked, "does not belong to the pair record")
 
     def test_promise_p5_hostile_envelopes_do_not_hide_the_good_one(self):
         """All envelopes of a pair are tried; those that do not open or fit are passed over."""
@@ -196,7 +196,7 @@ class RecordLies(LyingCase):
 
     def assert_refused_keeping(self, text: str, session: Any) -> None:
         """Refused, whatever earlier restores have written."""
-        self.assertIn(text, str(self.assertRaises(Distrusted, self.restore, session=session, to="other")))
+        self.assertIn(text, str(self.assertRaises(Locked, self.restore, session=session, to="other")))
 
     def test_promise_p5_replayed_or_made_up_run(self):
         """Run records count with the machine's signature, for a believed pair, and with the card's id_key only."""
@@ -244,7 +244,7 @@ class RecordLies(LyingCase):
         pair = self.backup.made.pairs[0]
 
         def lie(request: Any, messages: list[Message]) -> list[Message]:
-            return [PairItem(request.request, *pair), *messages]
+            return [EnvelopeItem(request.request, *pair), *messages]
 
         self.admin.server.lie = lie
         self.assert_refused(text="in answer to")

@@ -9,6 +9,7 @@ from mastodon.wire.restore_messages import (
     ALLOWED,
     REQUESTS,
     BookRequest,
+    EnvelopesRequest,
     FetchRequest,
     MachinesRequest,
     PairsRequest,
@@ -25,11 +26,12 @@ SAMPLES = [
     WhoRequest(1),
     MachinesRequest(2),
     SnapshotsRequest(3, b"m" * 32, 0, 10),
-    PairsRequest(4, b"m" * 32),
+    PairsRequest(4, b"m" * 32, 1, 100),
     RunsRequest(5, b"m" * 32, b"i" * 32),
     FetchRequest(6, b"m" * 32, b"i" * 32),
     BookRequest(7),
     StateRequest(8, b"s", b""),
+    EnvelopesRequest(9, b"m" * 32, b"p" * 16),
 ]
 MAY = {
     Role.ADMIN: set(RestoreVerb),

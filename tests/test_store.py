@@ -118,8 +118,12 @@ class CommitTests(StoreCase):
         for record, message in wrong:
             self.refused(PairRefused, self.store.add_pair, self.machine.id, record, message, self.epoch)
         self.wait(self.store.add_pair(self.machine.id, good, envelope, self.epoch))
-        rows = self.wait(self.store.pairs(self.admin.tenant, self.machine.id))
-        self.assertEqual([row[0] for row in rows], [first, good])
+        rows = self.wait(self.store.pairs(self.admin.tenant, self.machine.id, 0, 10))
+        self.assertEqual([(row.number, row.hash) for row in rows], [(1, name), (2, record_hash(good))])
+        self.assertEqual(self.wait(self.store.pairs(self.admin.tenant, self.machine.id, 2, 10)), rows[1:])
+        self.assertEqual(self.wait(self.store.pairs(self.admin.tenant, self.machine.id, 0, 1)), rows[:1])
+        found = self.wait(self.store.envelopes(self.admin.tenant, self.machine.id, rows[1].pair))
+        self.assertEqual(found, [(good, envelope, False)])
         self.assertEqual(self.account().pair, good)
 
     def test_pairs_are_bounded(self) -> None:
@@ -166,7 +170,8 @@ class IsolationTests(StoreCase):
         for machine in (self.theirs.id, b"nobody's" * 4):
             for ask in (
                 lambda machine: self.store.snapshots(self.admin.tenant, machine, 0, 10),
-                lambda machine: self.store.pairs(self.admin.tenant, machine),
+                lambda machine: self.store.pairs(self.admin.tenant, machine, 0, 10),
+                lambda machine: self.store.envelopes(self.admin.tenant, machine, b"p" * 16),
                 lambda machine: self.store.runs(self.admin.tenant, machine, ids),
                 lambda machine: self.store.locate(self.admin.tenant, machine, ids),
             ):

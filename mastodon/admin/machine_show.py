@@ -15,6 +15,11 @@ from mastodon.restore.history import show_time
 from mastodon.restore.keys import with_keyring
 from mastodon.restore.present import to_json
 from mastodon.restore.session import Session
+from mastodon.restore.source import all_pairs
+from mastodon.restore.trust import BelievedPair
+
+STRANGERS_SHOWN = 16
+"""A hostile machine may make very many pairs, and each may be large."""
 
 
 @click.command("show")
@@ -27,7 +32,7 @@ def machine_show(office: Office, name: str, out: Output) -> int:
     fields = machine_fields(card.name, generation.machine, machines_on_server(office))
     fields["crontab"] = crontab_line(card.name, generation.machine, generation.has_passkey)
     fields["generations"] = [one.machine.hex() for one in card.generations]
-    fields["pairs"] = _pairs(office, name)
+    fields["pairs"], fields["more_pairs"] = _pairs(office, name)
     if out.json:
         out.say(to_json(fields))
         return 0
@@ -37,24 +42,35 @@ def machine_show(office: Office, name: str, out: Output) -> int:
     for pair in fields["pairs"]:
         known = "adopted" if pair["adopted"] else "not adopted"
         out.say(f"sealing pair {pair['number']}: {pair['pair']}, {show_time(pair['time_ns'])}, {pair['mode']}, {known}")
+    if fields["more_pairs"]:
+        out.say(f"and {fields['more_pairs']} more sealing pairs, not adopted")
     return 0
 
 
-def _pairs(office: Office, name: str) -> list[dict[str, Any]]:
+def _pairs(office: Office, name: str) -> tuple[list[dict[str, Any]], int]:
+    """The adopted pairs and the first of the others, and how many there are besides."""
     known, _ = office.cards.known(name, office.home.identity().order_key)
     session = Session(office.source, known, with_keyring(), office.memory, tell)
+    shown: list[dict[str, Any]] = []
+    strangers = 0
     try:
-        pairs = session.trust.pairs
+        for listed in all_pairs(office.source, known.machine):
+            adopted = (listed.pair, listed.hash) in known.pairs
+            strangers += not adopted
+            if adopted or strangers <= STRANGERS_SHOWN:
+                pair = session.trust.pair(listed.pair)
+                shown += [_fields(pair, known.pairs)] if pair is not None else []
     except NotThere:
-        return []
-    return [
-        {
-            "number": pair.record.number,
-            "pair": pair.record.pair.hex(),
-            "time_ns": pair.record.time_ns,
-            "mode": pair.record.mode.name.lower(),
-            "recipients": len(pair.record.recipients),
-            "adopted": (pair.record.pair, pair.hash) in known.pairs,
-        }
-        for pair in pairs
-    ]
+        return [], 0
+    return shown, max(0, strangers - STRANGERS_SHOWN)
+
+
+def _fields(pair: BelievedPair, adopted: tuple[tuple[bytes, bytes], ...]) -> dict[str, Any]:
+    return {
+        "number": pair.record.number,
+        "pair": pair.record.pair.hex(),
+        "time_ns": pair.record.time_ns,
+        "mode": pair.record.mode.name.lower(),
+        "recipients": len(pair.record.recipients),
+        "adopted": (pair.record.pair, pair.hash) in adopted,
+    }

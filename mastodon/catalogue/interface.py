@@ -101,9 +101,18 @@ class PairRow:
 
     known: bool
     public_key: bytes
-    own_envelopes: int
     recent: int
     """Pair records of the machine since the time asked about."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPair:
+    """A pair by name: the machine's number of it, id and hash of its record, the server's time."""
+
+    number: int
+    pair: bytes
+    hash: bytes
+    time_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +235,13 @@ class Catalogue(Protocol):
 
     def snapshots(self, machine: bytes, first: int, limit: int) -> Deferred[list[tuple[bytes, int]]]: ...
 
-    def pairs(self, machine: bytes) -> Deferred[list[tuple[bytes, bytes, bool]]]: ...
+    def pairs(self, machine: bytes, first: int, limit: int) -> Deferred[list[ListedPair]]:
+        """The names of pairs, from the machine's number ``first`` on."""
+
+    def envelopes(
+        self, machine: bytes, pair: bytes, reenvelopes: int
+    ) -> Deferred[list[tuple[bytes, bytes, bool]]]:
+        """At most so many re-envelope records of a pair, the newest first, then its own record; with envelopes."""
 
     def runs(self, machine: bytes, ids: Sequence[bytes]) -> Deferred[list[bytes]]: ...
 

@@ -24,6 +24,7 @@ from mastodon.catalogue.interface import (
     Certificate,
     Committed,
     DayOfPacks,
+    ListedPair,
     MachineRow,
     PairRow,
     StoredPack,
@@ -142,8 +143,13 @@ class SqliteCatalogue:
     def snapshots(self, machine: bytes, first: int, limit: int) -> Deferred[list[tuple[bytes, int]]]:
         return self._read(sqlite_queries.snapshots, machine, first, limit)
 
-    def pairs(self, machine: bytes) -> Deferred[list[tuple[bytes, bytes, bool]]]:
-        return self._read(sqlite_queries.pairs, machine)
+    def pairs(self, machine: bytes, first: int, limit: int) -> Deferred[list[ListedPair]]:
+        return self._read(sqlite_queries.pairs, machine, first, limit)
+
+    def envelopes(
+        self, machine: bytes, pair: bytes, reenvelopes: int
+    ) -> Deferred[list[tuple[bytes, bytes, bool]]]:
+        return self._read(sqlite_queries.envelopes, machine, pair, reenvelopes)
 
     def runs(self, machine: bytes, ids: Sequence[bytes]) -> Deferred[list[bytes]]:
         return self._read(sqlite_queries.runs, machine, ids)

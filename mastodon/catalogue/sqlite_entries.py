@@ -114,17 +114,17 @@ def _pair(db: sqlite3.Connection, entry: LedgerEntry, body: PairAdded) -> None:
         return
     kind = ReenvelopeRecord if body.reenvelope else PairRecord
     said = kind.read_unverified(body.record)
+    name = record_hash(body.record)
     db.execute(
-        "INSERT OR IGNORE INTO envelopes VALUES (?,?,?,?,?,?,?,?)",
-        (entry.sequence, machine, said.pair, body.reenvelope, record_hash(body.record), body.record, body.envelope,
-         entry.time_ns),
-    )  # fmt: skip
+        "INSERT OR IGNORE INTO envelopes VALUES (?,?,?,?,?,?,?)",
+        (entry.sequence, machine, said.pair, body.reenvelope, name, body.record, body.envelope),
+    )
     if isinstance(said, ReenvelopeRecord):
         db.execute("UPDATE pairs SET reenveloped = 1 WHERE machine = ? AND pair = ?", (machine, said.pair))
         return
     db.execute(
-        "INSERT OR IGNORE INTO pairs (machine, pair, public_key) VALUES (?,?,?)",
-        (machine, said.pair, said.public_key),
+        "INSERT OR IGNORE INTO pairs (machine, pair, nth, hash, time_ns, public_key) VALUES (?,?,?,?,?,?)",
+        (machine, said.pair, said.number, name, entry.time_ns, said.public_key),
     )
     # Under a new pair nothing is there yet, so nothing is closed either.
     db.execute(

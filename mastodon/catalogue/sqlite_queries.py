@@ -3,7 +3,16 @@
 import sqlite3
 from collections.abc import Sequence
 
-from mastodon.catalogue.interface import Account, Certificate, Committed, MachineRow, PairRow, Tenant, Totals
+from mastodon.catalogue.interface import (
+    Account,
+    Certificate,
+    Committed,
+    ListedPair,
+    MachineRow,
+    PairRow,
+    Tenant,
+    Totals,
+)
 from mastodon.sealed.ledger_entries import MachineState, Role
 from mastodon.sealed.snapshot import SnapshotStatus
 
@@ -48,13 +57,10 @@ def committed(db: sqlite3.Connection, machine: bytes, hash: bytes, since_ns: int
 def pair(db: sqlite3.Connection, machine: bytes, pair: bytes, since_ns: int) -> PairRow:
     """What there is of a pair, and how many pairs the machine made since."""
     row = db.execute(f"SELECT public_key FROM pairs WHERE {OF_MACHINE} AND pair = ?", (machine, pair)).fetchone()
-    (own,) = db.execute(
-        f"SELECT count(*) FROM envelopes WHERE {OF_MACHINE} AND pair = ? AND reenvelope = 0", (machine, pair)
-    ).fetchone()
     (recent,) = db.execute(
-        f"SELECT count(*) FROM envelopes WHERE {OF_MACHINE} AND reenvelope = 0 AND time_ns > ?", (machine, since_ns)
+        f"SELECT count(*) FROM pairs WHERE {OF_MACHINE} AND time_ns > ?", (machine, since_ns)
     ).fetchone()
-    return PairRow(row is not None, row[0] if row else b"", own, recent)
+    return PairRow(row is not None, row[0] if row else b"", recent)
 
 
 def has_envelope(db: sqlite3.Connection, machine: bytes, hash: bytes) -> bool:
@@ -112,11 +118,27 @@ def snapshots(db: sqlite3.Connection, machine: bytes, first: int, limit: int) ->
     ).fetchall()
 
 
-def pairs(db: sqlite3.Connection, machine: bytes) -> list[tuple[bytes, bytes, bool]]:
-    """Pair and re-envelope records with their envelopes, oldest first."""
+def pairs(db: sqlite3.Connection, machine: bytes, first: int, limit: int) -> list[ListedPair]:
+    """The names of pairs, from the machine's number ``first`` on."""
     rows = db.execute(
-        f"SELECT record, envelope, reenvelope FROM envelopes WHERE {OF_MACHINE} ORDER BY sequence", (machine,)
+        f"SELECT nth, pair, hash, time_ns FROM pairs WHERE {OF_MACHINE} AND nth >= ? ORDER BY nth LIMIT ?",
+        (machine, first, limit),
     )
+    return [ListedPair(*row) for row in rows]
+
+
+def envelopes(
+    db: sqlite3.Connection, machine: bytes, pair: bytes, reenvelopes: int
+) -> list[tuple[bytes, bytes, bool]]:
+    """The newest re-envelope records of a pair, then its own record, with their envelopes."""
+    chosen = (
+        f"SELECT record, envelope, reenvelope FROM envelopes WHERE {OF_MACHINE} AND pair = ? AND reenvelope = ? "
+        "ORDER BY sequence DESC LIMIT ?"
+    )
+    rows = [
+        *db.execute(chosen, (machine, pair, 1, reenvelopes)),
+        *db.execute(chosen, (machine, pair, 0, 1)),
+    ]
     return [(record, envelope, bool(again)) for record, envelope, again in rows]
 
 

@@ -131,7 +131,9 @@ def _judge_pair(account: Account, record: bytes, envelope: bytes) -> PairRecord:
     _demand(PairRefused, len(envelope) <= ENVELOPE_LIMIT, "the envelope is too large")
     _demand(PairRefused, pair.envelope_hash == envelope_hash(envelope), "another envelope than the pair record names")
     _demand(PairRefused, pair.previous == previous, "the pair record does not follow the machine's newest")
-    _demand(PairRefused, before is None or pair.number > before.number, "the pair's number does not grow")
+    # Not just larger: numbers are finite, and with the last one taken no further pair could ever be made.
+    number = before.number + 1 if before else 1
+    _demand(PairRefused, pair.number == number, f"the pair's number is not {number}, which follows")
     return pair
 
 

@@ -26,9 +26,12 @@ from mastodon.wire.fair import Kind
 from mastodon.wire.frame import HELLO_FRAME_LIMIT, RESTORE_FRAME_LIMIT
 from mastodon.wire.messages import Message, make_error
 from mastodon.wire.restore_messages import (
+    PAIRS_LIMIT,
     SNAPSHOTS_LIMIT,
     BookItem,
     BookRequest,
+    EnvelopeItem,
+    EnvelopesRequest,
     FetchRequest,
     MachineItem,
     MachinesRequest,
@@ -235,9 +238,13 @@ class RestoreConnection(FramedConnection):
                 return self._store.snapshots(tenant, machine, first, bound).addCallback(
                     lambda rows: [SnapshotItem(number, record, time_ns) for record, time_ns in rows]
                 )
-            case PairsRequest(number, machine):
-                return self._store.pairs(tenant, machine).addCallback(
-                    lambda rows: [PairItem(number, record, envelope, int(again)) for record, envelope, again in rows]
+            case PairsRequest(number, machine, first, limit):
+                return self._store.pairs(tenant, machine, first, min(limit, PAIRS_LIMIT)).addCallback(
+                    lambda rows: [PairItem(number, one.number, one.pair, one.hash, one.time_ns) for one in rows]
+                )
+            case EnvelopesRequest(number, machine, pair):
+                return self._store.envelopes(tenant, machine, pair).addCallback(
+                    lambda rows: [EnvelopeItem(number, record, envelope, int(own)) for record, envelope, own in rows]
                 )
             case RunsRequest(number, machine, ids):
                 return self._store.runs(tenant, machine, _split(ids)).addCallback(

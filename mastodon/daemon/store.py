@@ -20,7 +20,16 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from mastodon import __version__
-from mastodon.catalogue.interface import Account, Catalogue, CatalogueDamaged, Certificate, MachineRow, Tenant, Totals
+from mastodon.catalogue.interface import (
+    Account,
+    Catalogue,
+    CatalogueDamaged,
+    Certificate,
+    ListedPair,
+    MachineRow,
+    Tenant,
+    Totals,
+)
 from mastodon.catalogue.sqlite import SqliteCatalogue, remove_files
 from mastodon.daemon.closure import Closure
 from mastodon.daemon.commits import CommitResult, Commits
@@ -49,6 +58,7 @@ from mastodon.host.spool_layout import pack_name
 from mastodon.sealed.blob import LEVELS
 from mastodon.sealed.ledger import Head
 from mastodon.sealed.ledger_entries import ChainStarted, Event
+from mastodon.wire.restore_messages import ENVELOPES_LIMIT
 
 __all__ = [
     "Account", "Certificate", "CommitResult", "Located", "MachineRow", "PackReceiver", "Store", "Tenant", "open_store",
@@ -274,9 +284,14 @@ class Store:
         """Snapshot records from a sequence on, with the server's time of their commit."""
         return self._of_tenant(tenant, machine, lambda catalogue: catalogue.snapshots(machine, first, limit))
 
-    def pairs(self, tenant: bytes, machine: bytes) -> "Deferred[list[tuple[bytes, bytes, bool]]]":
-        """Pair and re-envelope records with their envelopes, oldest first."""
-        return self._of_tenant(tenant, machine, lambda catalogue: catalogue.pairs(machine))
+    def pairs(self, tenant: bytes, machine: bytes, first: int, limit: int) -> "Deferred[list[ListedPair]]":
+        """The names of pairs from the machine's number ``first`` on."""
+        return self._of_tenant(tenant, machine, lambda catalogue: catalogue.pairs(machine, first, limit))
+
+    def envelopes(self, tenant: bytes, machine: bytes, pair: bytes) -> "Deferred[list[tuple[bytes, bytes, bool]]]":
+        """The newest re-envelope records of a pair, then its own record, with their envelopes."""
+        most = ENVELOPES_LIMIT - 1
+        return self._of_tenant(tenant, machine, lambda catalogue: catalogue.envelopes(machine, pair, most))
 
     def runs(self, tenant: bytes, machine: bytes, ids: Sequence[bytes]) -> "Deferred[list[bytes]]":
         """Run records by id."""

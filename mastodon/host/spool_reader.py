@@ -37,7 +37,9 @@ from mastodon.sealed.ledger_entries import (
     SnapshotCommitted,
 )
 from mastodon.sealed.pack import END_MAGIC, HEAD, INDEX_ROW, MAGIC, PACK_LIMIT, RUN_LENGTH, RUNS_LIMIT, TRAILER
+from mastodon.sealed.pair import PairRecord, ReenvelopeRecord, envelope_hash
 from mastodon.sealed.purposes import Purpose, hasher
+from mastodon.sealed.record import record_hash
 from mastodon.sealed.run import RunRecord, run_id
 from mastodon.sealed.snapshot import SnapshotRecord
 
@@ -46,13 +48,34 @@ FIRST_READ = 4096
 KNOWN = frozenset(LedgerEntryType)
 
 
+@dataclass(frozen=True, slots=True)
+class KeptPair:
+    """A pair or re-envelope record (``number`` 0) by name, and where it stands with its envelope: a hostile machine
+    may have made more of them than there is memory."""
+
+    number: int
+    pair: bytes
+    hash: bytes
+    time_ns: int
+    path: Path
+    start: int
+    end: int
+
+    def read(self) -> tuple[bytes, bytes]:
+        """Record and envelope. Raises OSError or FormatError."""
+        with open(self.path, "rb", buffering=0) as file:
+            data = os.pread(file.fileno(), self.end - self.start, self.start)
+        body = PairAdded.from_body(cbor.decode(data, ENTRY_LIMIT))
+        return body.record, body.envelope
+
+
 @dataclass(slots=True)
 class MachineRecords:
-    """What the ledgers say of a machine. ``pairs`` are (record, envelope, is a re-envelope); snapshots have the
+    """What the ledgers say of a machine. ``pairs`` are by the pair's id, then by their hashes; snapshots have the
     server's time."""
 
     enrolment: Enrolment | None = None
-    pairs: dict[tuple[bytes, bytes], bool] = field(default_factory=dict)
+    pairs: dict[bytes, dict[tuple[bytes, bytes], KeptPair]] = field(default_factory=dict)
     snapshots: dict[bytes, int] = field(default_factory=dict)
 
 
@@ -92,22 +115,23 @@ class LedgerRecords:
         good = 0
         try:
             reader = SegmentReader(data)
+            good = reader.valid_length
             for entry in reader.entries():
+                place = path, good + ENTRY_HEAD.size, reader.valid_length - HASH_LENGTH
                 good = reader.valid_length
-                self._take(entry.body, entry.time_ns)
+                self._take(entry.body, entry.time_ns, place)
             if not reader.torn:
                 return
             self.warnings.append(f"{path}: its last entry is cut short")
         except FormatError as error:
             self.warnings.append(f"{path}: damaged ({error}); what can be found behind the damage is used")
-        for body, time_ns in salvaged_entries(data, max(good, SEGMENT_HEAD.size)):
-            self._take(body, time_ns)
+        for body, time_ns, start, end in salvaged_entries(data, max(good, SEGMENT_HEAD.size)):
+            self._take(body, time_ns, (path, start, end))
 
-    def _take(self, body: EntryBody | None, time_ns: int) -> None:
+    def _take(self, body: EntryBody | None, time_ns: int, place: tuple[Path, int, int]) -> None:
         try:
             if isinstance(body, PairAdded):
-                pairs = self._machine(body.machine).pairs
-                pairs.setdefault((body.record, body.envelope), bool(body.reenvelope))
+                self._take_pair(body, time_ns, place)
             elif isinstance(body, SnapshotCommitted):
                 record = SnapshotRecord.read_unverified(body.record)
                 self._machine(record.machine).snapshots.setdefault(body.record, time_ns)
@@ -121,12 +145,22 @@ class LedgerRecords:
         except FormatError as error:
             self.warnings.append(f"a ledger entry was passed over: {error}")
 
+    def _take_pair(self, body: PairAdded, time_ns: int, place: tuple[Path, int, int]) -> None:
+        said = (ReenvelopeRecord if body.reenvelope else PairRecord).read_unverified(body.record)
+        number = said.number if isinstance(said, PairRecord) else 0
+        name = record_hash(body.record)
+        kept = self._machine(body.machine).pairs.setdefault(said.pair, {})
+        kept.setdefault((name, envelope_hash(body.envelope)), KeptPair(number, said.pair, name, time_ns, *place))
+
     def _machine(self, machine: bytes) -> MachineRecords:
         return self.machines.setdefault(machine, MachineRecords())
 
 
-def salvaged_entries(data: bytes, start: int) -> Iterator[tuple[EntryBody, int]]:
-    """Entries behind damage: wherever a head fits its check and a body makes sense. Their hashes prove nothing."""
+def salvaged_entries(data: bytes, start: int) -> Iterator[tuple[EntryBody, int, int, int]]:
+    """Entries behind damage: wherever a head fits its check and a body makes sense. Their hashes prove nothing.
+
+    Gives body, time, and where the body begins and ends.
+    """
     at = start
     while at + ENTRY_HEAD.size + HASH_LENGTH < len(data):
         length, kind, flags, _, _sequence, time_ns, check = ENTRY_HEAD.unpack_from(data, at)
@@ -137,7 +171,8 @@ def salvaged_entries(data: bytes, start: int) -> Iterator[tuple[EntryBody, int]]
             if bool(flags & FLAG_CRITICAL) == body.CRITICAL:
                 try:
                     payload = data[at + ENTRY_HEAD.size : end - HASH_LENGTH]
-                    yield body.from_body(cbor.decode(payload, ENTRY_LIMIT)), time_ns
+                    said = body.from_body(cbor.decode(payload, ENTRY_LIMIT))
+                    yield said, time_ns, at + ENTRY_HEAD.size, end - HASH_LENGTH
                     at = end
                     continue
                 except FormatError:

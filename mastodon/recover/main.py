@@ -24,6 +24,7 @@ from mastodon.restore.keys import ADMIN_PASSPHRASE, ask_passphrase, choose_opene
 from mastodon.restore.memory import Memory
 from mastodon.restore.present import to_json
 from mastodon.restore.session import Session
+from mastodon.restore.source import all_pairs
 from mastodon.restore.spool_source import SpoolSource
 from mastodon.restore.trust import KnownMachine
 from mastodon.sealed.admin_secret import AdminSecret, decrypt_secret
@@ -184,7 +185,10 @@ def public_keys(out: Path, **which: Any) -> int:
     """Write the OpenPGP public keys to which a machine's backups are sealed: paperkey needs them."""
     session = _session(_request(which))
     out.mkdir(parents=True, exist_ok=True)
-    keys = {key for pair in session.trust.pairs for key in pair.record.recipients}
+    keys: set[bytes] = set()
+    for listed in all_pairs(session.source, session.known.machine):
+        pair = session.trust.pair(listed.pair)
+        keys.update(pair.record.recipients if pair is not None else ())
     for number, key in enumerate(sorted(keys), 1):
         path = out / f"recipient-{number}.gpg"
         path.write_bytes(key)

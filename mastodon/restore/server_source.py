@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from mastodon.host.socket_tls import ConnectError, ConnectionLost, PinMismatch
 from mastodon.restore.errors import Distrusted, NotThere, ProtocolBroken, Refused, Unreachable
-from mastodon.restore.source import Answered, BlobCame, Event, OfferedPair
+from mastodon.restore.source import Answered, BlobCame, Event, ListedPair, OfferedPair
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.snapshot import SnapshotRecord
 from mastodon.wire.errors import ErrorCode, RemoteError, WireError
@@ -29,6 +29,7 @@ from mastodon.wire.restore_client import (
 from mastodon.wire.restore_messages import (
     SNAPSHOTS_LIMIT,
     BookRequest,
+    EnvelopesRequest,
     FetchRequest,
     MachineItem,
     MachinesRequest,
@@ -129,9 +130,14 @@ class ServerSource:
         """Have the server do what a statement says. Raises Refused."""
         self._items(StateRequest, statement, attachment)
 
-    def pairs(self, machine: bytes) -> Sequence[OfferedPair]:
-        """All pairs and envelopes of a machine."""
-        items: Sequence[Any] = self._items(PairsRequest, machine)
+    def pairs(self, machine: bytes, first: int, limit: int) -> Sequence[ListedPair]:
+        """The names of a machine's pairs with a number of at least ``first``, in order, at most ``limit``."""
+        items: Sequence[Any] = self._items(PairsRequest, machine, first, limit)
+        return [ListedPair(item.number, item.pair, item.hash, item.time_ns) for item in items]
+
+    def envelopes(self, machine: bytes, pair: bytes) -> Sequence[OfferedPair]:
+        """All records of one pair, with their envelopes."""
+        items: Sequence[Any] = self._items(EnvelopesRequest, machine, pair)
         return [OfferedPair(item.record, item.envelope, bool(item.reenvelope)) for item in items]
 
     def snapshots(self, machine: bytes) -> Iterable[tuple[bytes, int]]:

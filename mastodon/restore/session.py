@@ -14,6 +14,7 @@ from mastodon.sealed.entry import Entry
 from mastodon.sealed.listing import Directory
 
 Warn = Callable[[str], None]
+STRANGERS_TOLD = 3
 
 
 class Session:
@@ -24,7 +25,7 @@ class Session:
         accept_pairs: bool = False, allow_older: bool = False,
     ) -> None:  # fmt: skip
         self.known = known
-        self._source = source
+        self.source = source
         self._open_envelope = open_envelope
         self._memory = memory
         self._warn = warn
@@ -34,7 +35,7 @@ class Session:
     @cached_property
     def history(self) -> History:
         """The machine's snapshots, checked against the newest seen before. Raises WentBack."""
-        history = read_history(self.known, self._source.snapshots(self.known.machine))
+        history = read_history(self.known, self.source.snapshots(self.known.machine))
         for warning in history.warnings:
             self._warn(warning)
         try:
@@ -50,21 +51,24 @@ class Session:
     @cached_property
     def trust(self) -> Trust:
         """The machine's pairs and what opens them."""
-        pairs = self._source.pairs(self.known.machine)
-        trust = Trust(self.known, pairs, self._open_envelope, accept_pairs=self._accept)
-        for warning in trust.warnings:
-            self._warn(warning)
-        for stranger in trust.strangers():
+        trust = Trust(self.known, self.source, self._open_envelope, self._warn, accept_pairs=self._accept)
+        strangers = trust.strangers()
+        for stranger in strangers[:STRANGERS_TOLD]:
             self._warn(
-                f"{self.known.name}: sealing pair {stranger.record.number} of {show_time(stranger.record.time_ns)} is "
-                "not known to the book; what is sealed to it is read with --accept-pair only"
+                f"{self.known.name}: sealing pair {stranger.number} of {show_time(stranger.time_ns)} is not known to "
+                "the book; what is sealed to it is read with --accept-pair only"
+            )
+        if len(strangers) > STRANGERS_TOLD:
+            self._warn(
+                f"{self.known.name}: {len(strangers) - STRANGERS_TOLD} or more sealing pairs besides are not known to "
+                "the book either: whoever has root there may be making them"
             )
         return trust
 
     @cached_property
     def reader(self) -> BlobReader:
         """Opens the machine's blobs."""
-        return BlobReader(Intake(self._source, self.known.machine), self.trust)
+        return BlobReader(Intake(self.source, self.known.machine), self.trust)
 
     def snapshot(self, wanted: str) -> Snapshot:
         """The snapshot that ``wanted`` names. Raises NotThere."""

@@ -12,6 +12,9 @@ from typing import Protocol
 
 from mastodon.sealed.blob import BlobHeader
 
+PAIRS_PAGE = 256
+LAST_PAIR = (1 << 32) - 1
+
 
 @dataclass(frozen=True, slots=True)
 class OfferedPair:
@@ -20,6 +23,16 @@ class OfferedPair:
     record: bytes
     envelope: bytes
     reenvelope: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPair:
+    """A pair by name, as the source has it: the machine's number of it, id and hash of its record, time of arrival."""
+
+    number: int
+    pair: bytes
+    hash: bytes
+    time_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +55,20 @@ class Answered:
 Event = BlobCame | Answered
 
 
-class Source(Protocol):
-    """A place that has backups of machines."""
+class PairSource(Protocol):
+    """A place that has sealing pairs of machines."""
 
-    def pairs(self, machine: bytes) -> Sequence[OfferedPair]:
-        """All pairs and envelopes of a machine."""
+    def pairs(self, machine: bytes, first: int, limit: int) -> Sequence[ListedPair]:
+        """The names of a machine's pairs with a number of at least ``first``, in order, at most ``limit``."""
         ...
+
+    def envelopes(self, machine: bytes, pair: bytes) -> Sequence[OfferedPair]:
+        """All records of one pair, with their envelopes."""
+        ...
+
+
+class Source(PairSource, Protocol):
+    """A place that has backups of machines."""
 
     def snapshots(self, machine: bytes) -> Iterable[tuple[bytes, int]]:
         """All snapshot records, each with the time at which the server took it."""
@@ -64,6 +85,18 @@ class Source(Protocol):
     def receive(self) -> Event:
         """The next event of any question; waits for it."""
         ...
+
+
+def all_pairs(source: PairSource, machine: bytes) -> Iterator[ListedPair]:
+    """The names of all of a machine's pairs, page by page: a hostile machine may have very many."""
+    first = 0
+    while first <= LAST_PAIR:
+        page = source.pairs(machine, first, PAIRS_PAGE)
+        yield from page
+        following = max((one.number for one in page), default=-1) + 1
+        if len(page) < PAIRS_PAGE or following <= first:
+            return
+        first = following
 
 
 class Intake:

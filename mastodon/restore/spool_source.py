@@ -1,13 +1,14 @@
 """A source of backups: spool directories, read without daemon or catalogue."""
 
+import heapq
 import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from mastodon.host.spool_reader import LedgerRecords, MachineRecords, front_length, packs_of, walk_blobs
+from mastodon.host.spool_reader import KeptPair, LedgerRecords, MachineRecords, front_length, packs_of, walk_blobs
 from mastodon.restore.errors import NotThere
-from mastodon.restore.source import Answered, BlobCame, Event, OfferedPair
+from mastodon.restore.source import Answered, BlobCame, Event, ListedPair, OfferedPair
 from mastodon.sealed.blob import BlobHeader, parse_header
 from mastodon.sealed.errors import FormatError
 
@@ -31,9 +32,21 @@ class SpoolSource:
         self._open: OrderedDict[int, int] = OrderedDict()
         self._pending: deque[tuple[int, int, int]] = deque()
 
-    def pairs(self, machine: bytes) -> Sequence[OfferedPair]:
-        """All pairs and envelopes of a machine."""
-        return [OfferedPair(record, envelope, again) for (record, envelope), again in self._of(machine).pairs.items()]
+    def pairs(self, machine: bytes, first: int, limit: int) -> Sequence[ListedPair]:
+        """The names of a machine's pairs with a number of at least ``first``, in order, at most ``limit``."""
+        offered = (one for kept in self._of(machine).pairs.values() for one in kept.values())
+        chosen = heapq.nsmallest(limit, (one for one in offered if one.number and one.number >= first), key=_number)
+        return [ListedPair(one.number, one.pair, one.hash, one.time_ns) for one in chosen]
+
+    def envelopes(self, machine: bytes, pair: bytes) -> Sequence[OfferedPair]:
+        """All records of one pair, with their envelopes."""
+        found = []
+        for kept in self._of(machine).pairs.get(pair, {}).values():
+            try:
+                found.append(OfferedPair(*kept.read(), reenvelope=not kept.number))
+            except (OSError, FormatError) as error:
+                self._warn(f"{kept.path}: a sealing pair cannot be read any more: {error}")
+        return found
 
     def snapshots(self, machine: bytes) -> Iterable[tuple[bytes, int]]:
         """All snapshot records, each with the time at which the server took it."""
@@ -143,3 +156,7 @@ class SpoolSource:
         else:
             self._open.move_to_end(pack)
         return fd
+
+
+def _number(pair: KeptPair) -> int:
+    return pair.number

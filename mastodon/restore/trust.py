@@ -5,14 +5,15 @@ envelope only if it opens and its private half fits the pair record; a run's key
 commits to. What a source adds besides, however hostile, is passed over with a warning and hinders nothing else.
 
 A generation's first pair is adopted once its envelope opens and fits; a later one only by the admin's word
-(--accept-pair), since whoever has had root on the machine could have made it.
+(--accept-pair), since whoever has had root on the machine could have made it. Only what may be believed is asked for,
+each pair once: however many a hostile machine makes, they cost a page of names.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from mastodon.restore.errors import Distrusted, Locked, Untrusted
-from mastodon.restore.source import OfferedPair
+from mastodon.restore.source import PAIRS_PAGE, ListedPair, OfferedPair, PairSource
 from mastodon.sealed.errors import FormatError, Mismatch
 from mastodon.sealed.hpke import SealingKey
 from mastodon.sealed.machine_secret import id_key_commitment
@@ -56,23 +57,21 @@ class BelievedPair:
 
 
 class Trust:
-    """The keys of one machine, opened as they are needed. ``warnings`` say what was passed over."""
+    """The keys of one machine, asked for and opened as they are needed. ``warn`` is told what was passed over."""
 
     def __init__(
-        self,
-        known: KnownMachine,
-        offered: Iterable[OfferedPair],
-        open_envelope: OpenEnvelope,
-        *,
+        self, known: KnownMachine, source: PairSource, open_envelope: OpenEnvelope, warn: Callable[[str], None], *,
         accept_pairs: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.known = known
-        self.warnings: list[str] = []
         self.adopted: list[tuple[bytes, bytes]] = []
         """Pairs adopted just now, for the memory."""
+        self._source = source
         self._open_envelope = open_envelope
+        self._warn = warn
         self._accept = accept_pairs
-        self._pairs = self._verified(list(offered))
+        self._listed = {one.pair: one for one in source.pairs(known.machine, 0, PAIRS_PAGE)}
+        self._pairs: dict[bytes, BelievedPair | None] = {}
         self._private: dict[bytes, SealingKey] = {}
         self._refused: dict[bytes, Exception] = {}
         self._run_keys: dict[bytes, bytes] = {}
@@ -85,14 +84,17 @@ class Trust:
             raise Distrusted(f"{self.known.name}: no run record has been opened yet")
         return self._id_key
 
-    @property
-    def pairs(self) -> Sequence[BelievedPair]:
-        """The machine's pairs, oldest first."""
-        return sorted(self._pairs.values(), key=lambda pair: pair.record.number)
+    def pair(self, pair: bytes) -> BelievedPair | None:
+        """The pair of that id, asked for once; None where the machine's signed record of it is not there."""
+        if pair not in self._pairs:
+            self._pairs[pair] = self._verified(pair, self._source.envelopes(self.known.machine, pair))
+        return self._pairs[pair]
 
-    def strangers(self) -> list[BelievedPair]:
-        """Pairs that the book does not know and that are not simply the first: the admin should look at them."""
-        return [pair for pair in self.pairs if not self._may_use(pair)]
+    def strangers(self) -> list[ListedPair]:
+        """The first pairs that the book does not know and that are not simply the first: the admin should look at
+        them. Whatever their number, they are of one page."""
+        listed = self._listed.values()
+        return [one for one in listed if not self._may_use(one.number, one.pair, one.hash)]
 
     def run_key(self, run: bytes) -> bytes | None:
         """The key of a run that was learnt."""
@@ -130,15 +132,13 @@ class Trust:
         return self._private[pair]
 
     def _unlock(self, pair: bytes) -> SealingKey:
-        believed = self._pairs.get(pair)
+        if not self._may_ask_for(pair):
+            raise self._unknown_to_book(pair)
+        believed = self.pair(pair)
         if believed is None:
             raise Untrusted(f"{self.known.name}: no record of sealing pair {pair.hex()} with the machine's signature")
-        if not self._may_use(believed):
-            raise Untrusted(
-                f"{self.known.name}: sealing pair {believed.record.number} ({pair.hex()}) is not known to the book. If "
-                "the machine was given a new passkey, recipients or state, accept it with --accept-pair; else find out "
-                "who had root there"
-            )
+        if not self._may_use(believed.record.number, pair, believed.hash):
+            raise self._unknown_to_book(pair)
         private = self._try_envelopes(believed)
         if (pair, believed.hash) not in self.known.pairs:
             self.adopted.append((pair, believed.hash))
@@ -154,53 +154,66 @@ class Trust:
         told = "; ".join(dict.fromkeys(reasons)) or "no envelope was shown"
         raise Locked(f"{self.known.name}: sealing pair {believed.record.number} cannot be opened: {told}")
 
-    def _may_use(self, believed: BelievedPair) -> bool:
-        if self._accept or (believed.record.pair, believed.hash) in self.known.pairs:
-            return True
-        return not self.known.pairs and believed.record.number == 1
+    def _may_use(self, number: int, pair: bytes, digest: bytes) -> bool:
+        return self._accept or (pair, digest) in self.known.pairs or (not self.known.pairs and number == 1)
 
-    def _verified(self, offered: Sequence[OfferedPair]) -> dict[bytes, BelievedPair]:
-        pairs: dict[bytes, BelievedPair] = {}
+    def _may_ask_for(self, pair: bytes) -> bool:
+        if self._accept or any(pair == adopted for adopted, _ in self.known.pairs):
+            return True
+        listed = self._listed.get(pair)
+        return not self.known.pairs and listed is not None and listed.number == 1
+
+    def _unknown_to_book(self, pair: bytes) -> Untrusted:
+        listed = self._listed.get(pair)
+        called = f"{listed.number} ({pair.hex()})" if listed is not None else pair.hex()
+        return Untrusted(
+            f"{self.known.name}: sealing pair {called} is not known to the book. If the machine was given a new "
+            "passkey, recipients or state, accept it with --accept-pair; else find out who had root there"
+        )
+
+    def _verified(self, pair: bytes, offered: Sequence[OfferedPair]) -> BelievedPair | None:
+        believed: BelievedPair | None = None
         adopted = dict(self.known.pairs)
         for one in offered:
             if one.reenvelope:
                 continue
             try:
-                record = self._verify_pair(one)
+                record = self._verify_pair(pair, one)
             except FormatError as error:
-                self.warnings.append(f"{self.known.name}: a sealing pair was passed over: {error}")
+                self._warn(f"{self.known.name}: a sealing pair was passed over: {error}")
                 continue
             digest = record_hash(one.record)
-            if adopted.get(record.pair, digest) != digest:
-                self.warnings.append(f"{self.known.name}: another record of pair {record.pair.hex()} than the book's")
+            if adopted.get(pair, digest) != digest:
+                self._warn(f"{self.known.name}: another record of pair {pair.hex()} than the book's")
                 continue
-            believed = pairs.setdefault(record.pair, BelievedPair(record, digest))
+            believed = believed or BelievedPair(record, digest)
             if believed.hash == digest:
                 believed.envelopes.append(one.envelope)
-        for one in offered:
-            if one.reenvelope:
-                self._add_reenvelope(pairs, one)
-        return pairs
+        if believed is not None:
+            believed.envelopes[:0] = [one.envelope for one in offered if one.reenvelope and self._is_ours(pair, one)]
+        return believed
 
-    def _verify_pair(self, one: OfferedPair) -> PairRecord:
+    def _verify_pair(self, pair: bytes, one: OfferedPair) -> PairRecord:
         record = PairRecord.verify(one.record, self.known.public_key)
-        if record.machine != self.known.machine:
-            raise Mismatch("pair record of another machine")
+        if record.machine != self.known.machine or record.pair != pair:
+            raise Mismatch("pair record of another machine or pair")
         if envelope_hash(one.envelope) != record.envelope_hash:
             raise Mismatch("another envelope than the pair record names")
         return record
 
-    def _add_reenvelope(self, pairs: dict[bytes, BelievedPair], one: OfferedPair) -> None:
+    def _is_ours(self, pair: bytes, one: OfferedPair) -> bool:
+        """Whether this is an envelope that an admin of the machine made for the pair."""
         try:
             record = ReenvelopeRecord.read_unverified(one.record)
             keys = self.known.order_keys
             if keys and record.order_key not in keys:
                 raise Mismatch("re-envelope record by another admin")
             ReenvelopeRecord.check_signature(one.record, record.order_key)
-            if record.machine != self.known.machine or envelope_hash(one.envelope) != record.envelope_hash:
-                raise Mismatch("re-envelope record of another machine or envelope")
+            if record.machine != self.known.machine or record.pair != pair:
+                raise Mismatch("re-envelope record of another machine or pair")
+            if envelope_hash(one.envelope) != record.envelope_hash:
+                raise Mismatch("another envelope than the re-envelope record names")
         except FormatError as error:
-            self.warnings.append(f"{self.known.name}: an envelope was passed over: {error}")
-            return
-        if record.pair in pairs:
-            pairs[record.pair].envelopes.append(one.envelope)
+            self._warn(f"{self.known.name}: an envelope was passed over: {error}")
+            return False
+        return True

@@ -19,8 +19,11 @@ from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
 from mastodon.wire.messages import Error, Keepalive, Message
 from mastodon.wire.restore_messages import (
     DATA_HEAD,
+    ENVELOPES_LIMIT,
+    PAIRS_LIMIT,
     BookItem,
     Done,
+    EnvelopeItem,
     FetchRequest,
     MachineItem,
     PairItem,
@@ -35,6 +38,7 @@ from mastodon.wire.restore_messages import (
 SEALINGS_LIMIT = 64
 """Sealings of one id in one answer: an honest machine has one, or two after damage."""
 ITEMS_LIMIT = 100_000
+FEWER_ITEMS: dict[int, int] = {RestoreVerb.PAIRS: PAIRS_LIMIT, RestoreVerb.ENVELOPES: ENVELOPES_LIMIT}
 LAST_NUMBER = (1 << 32) - 1
 
 ANSWERS: dict[int, type[Message] | None] = {
@@ -46,6 +50,7 @@ ANSWERS: dict[int, type[Message] | None] = {
     RestoreVerb.FETCH: None,
     RestoreVerb.BOOK: BookItem,
     RestoreVerb.STATE: None,
+    RestoreVerb.ENVELOPES: EnvelopeItem,
 }
 """The one kind of item that may answer each verb, beside the raw data of FETCH."""
 
@@ -161,7 +166,7 @@ class RestoreClient:
             raise OutOfTurn(f"a {type(message).__name__} in answer to {RestoreVerb(under_way.verb).name}")
         else:
             under_way.items += 1
-            if under_way.items > ITEMS_LIMIT:
+            if under_way.items > FEWER_ITEMS.get(under_way.verb, ITEMS_LIMIT):
                 raise BadMessage("an answer with more items than any can have")
             self._events.append(ItemCame(number, message))
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 from mastodon.sealed.book import BOOK_LIMIT
 from mastodon.sealed.enrolment import Role
 from mastodon.sealed.ledger_entries import MachineState
-from mastodon.sealed.pair import ENVELOPE_LIMIT, PairRecord
+from mastodon.sealed.pair import ENVELOPE_LIMIT, PAIR_ID_LENGTH, PairRecord
 from mastodon.sealed.run import RunRecord
 from mastodon.sealed.schema import array, choice, key, octets, octets_or_none, text, unsigned
 from mastodon.sealed.snapshot import SnapshotRecord
@@ -23,12 +23,15 @@ from mastodon.wire.messages import Error, Keepalive, Message, packed_ids
 
 FETCH_LIMIT = 8192
 SNAPSHOTS_LIMIT = 1000
+PAIRS_LIMIT = 256
+ENVELOPES_LIMIT = 16
+"""Of one pair: the machine's own, and the newest 15 of the admin's."""
 DATA_LIMIT = 512 * 1024
 DATA_HEAD = struct.Struct(">I")
 
 
 class RestoreVerb(IntEnum):
-    """Requests. 9-31 are reserved for events, keeps, mail and status."""
+    """Requests. 10-31 are reserved for events, keeps, mail and status."""
 
     WHO = 1
     MACHINES = 2
@@ -38,6 +41,7 @@ class RestoreVerb(IntEnum):
     FETCH = 6
     BOOK = 7
     STATE = 8
+    ENVELOPES = 9
 
 
 ALLOWED: dict[RestoreVerb, frozenset[Role]] = {
@@ -49,6 +53,7 @@ ALLOWED: dict[RestoreVerb, frozenset[Role]] = {
     RestoreVerb.FETCH: frozenset({Role.ADMIN, Role.TICKET}),
     RestoreVerb.BOOK: frozenset({Role.ADMIN}),
     RestoreVerb.STATE: frozenset({Role.ADMIN}),
+    RestoreVerb.ENVELOPES: frozenset({Role.ADMIN}),
 }
 """The whole table of verbs and roles. Machines are looked up inside the certificate's tenant, for a ticket inside its
 machine and root; what lies outside is NOT_FOUND, as if it did not exist."""
@@ -64,6 +69,7 @@ class RestoreReply(IntEnum):
     RUN = 164
     DATA = 165
     BOOK = 166
+    ENVELOPE = 167
     DONE = 190
 
 
@@ -108,12 +114,14 @@ class SnapshotsRequest(RestoreMessage):
 
 @dataclass(frozen=True, slots=True)
 class PairsRequest(RestoreMessage):
-    """All pair and re-envelope records of a machine, with their envelopes."""
+    """The names of a machine's pairs with a number of at least ``first``, in order, at most ``limit``."""
 
     KIND: ClassVar = RestoreVerb.PAIRS
 
     request: int = key(0, unsigned(32))
     machine: bytes = key(1, octets(32))
+    first: int = key(2, unsigned(32))
+    limit: int = key(3, unsigned(16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +168,18 @@ class StateRequest(RestoreMessage):
     request: int = key(0, unsigned(32))
     statement: bytes = key(1, octets(1, Statement.LIMIT))
     attachment: bytes = key(2, octets(0, BOOK_LIMIT))
+
+
+@dataclass(frozen=True, slots=True)
+class EnvelopesRequest(RestoreMessage):
+    """The record of one pair and the re-envelope records for it, each with its envelope: the admin's own first, the
+    newest of them first, then the machine's."""
+
+    KIND: ClassVar = RestoreVerb.ENVELOPES
+
+    request: int = key(0, unsigned(32))
+    machine: bytes = key(1, octets(32))
+    pair: bytes = key(2, octets(PAIR_ID_LENGTH))
 
 
 # From the server
@@ -213,15 +233,15 @@ class SnapshotItem(RestoreMessage):
 
 @dataclass(frozen=True, slots=True)
 class PairItem(RestoreMessage):
-    """A pair record (``reenvelope`` 0) or a re-envelope record (1), and its envelope."""
+    """A pair by name: number, id and hash of its record, and the server's time of taking it."""
 
     KIND: ClassVar = RestoreReply.PAIR
-    LIMIT: ClassVar = PairRecord.LIMIT + ENVELOPE_LIMIT + 128
 
     request: int = key(0, unsigned(32))
-    record: bytes = key(1, octets(1, PairRecord.LIMIT))
-    envelope: bytes = key(2, octets(1, ENVELOPE_LIMIT))
-    reenvelope: int = key(3, unsigned(1))
+    number: int = key(1, unsigned(32))
+    pair: bytes = key(2, octets(PAIR_ID_LENGTH))
+    hash: bytes = key(3, octets(32))
+    time_ns: int = key(4, unsigned())
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +287,19 @@ class BookItem(RestoreMessage):
 
 
 @dataclass(frozen=True, slots=True)
+class EnvelopeItem(RestoreMessage):
+    """A pair record (``reenvelope`` 0) or a re-envelope record (1), and its envelope."""
+
+    KIND: ClassVar = RestoreReply.ENVELOPE
+    LIMIT: ClassVar = PairRecord.LIMIT + ENVELOPE_LIMIT + 128
+
+    request: int = key(0, unsigned(32))
+    record: bytes = key(1, octets(1, PairRecord.LIMIT))
+    envelope: bytes = key(2, octets(1, ENVELOPE_LIMIT))
+    reenvelope: int = key(3, unsigned(1))
+
+
+@dataclass(frozen=True, slots=True)
 class Done(RestoreMessage):
     """The answer is whole; ``missing`` are ids asked for that are not here (32 bytes each)."""
 
@@ -281,14 +314,16 @@ REQUESTS: dict[int, type[Message]] = {
     one.KIND: one
     for one in (
         WhoRequest, MachinesRequest, SnapshotsRequest, PairsRequest, RunsRequest, FetchRequest, BookRequest,
-        StateRequest,
+        StateRequest, EnvelopesRequest,
     )
 }  # fmt: skip
 
 REPLIES: dict[int, type[Message]] = {
     one.KIND: one
-    for one in (WhoItem, MachineItem, SnapshotItem, PairItem, RunItem, DataItem, BookItem, Done, Error, Keepalive)
-}
+    for one in (
+        WhoItem, MachineItem, SnapshotItem, PairItem, RunItem, DataItem, BookItem, EnvelopeItem, Done, Error, Keepalive,
+    )
+}  # fmt: skip
 
 
 def decode_request(kind: int, payload: bytes) -> Message:

@@ -60,11 +60,16 @@ CREATE TABLE pairs (
     number INTEGER PRIMARY KEY,
     machine INTEGER NOT NULL,
     pair BLOB NOT NULL,
+    nth INTEGER NOT NULL,                  -- the machine's own number of it
+    hash BLOB NOT NULL,
+    time_ns INTEGER NOT NULL,
     public_key BLOB NOT NULL,
     reenveloped INTEGER NOT NULL DEFAULT 0,
     blobs INTEGER NOT NULL DEFAULT 0,      -- sealings under this pair that are there
     UNIQUE (machine, pair)
 );
+CREATE INDEX pairs_nth ON pairs (machine, nth);
+CREATE INDEX pairs_time ON pairs (machine, time_ns);
 
 CREATE TABLE envelopes (
     -- Pair and re-envelope records with their envelopes, in the order of the ledger.
@@ -74,8 +79,7 @@ CREATE TABLE envelopes (
     reenvelope INTEGER NOT NULL,
     hash BLOB NOT NULL,
     record BLOB NOT NULL,
-    envelope BLOB NOT NULL,
-    time_ns INTEGER NOT NULL
+    envelope BLOB NOT NULL
 );
 CREATE INDEX envelopes_machine ON envelopes (machine, pair);
 CREATE INDEX envelopes_hash ON envelopes (machine, hash);
