@@ -168,12 +168,18 @@ def _back_up(options: Options, url: MachineUrl, console: Console) -> int:
         try:
             outcome = _one_backup(options, secret, credentials, nonce, connection, reader, memory, console)
         except Exception as error:
-            finish.append(Finish(NOTHING, clean_text(str(error), 1024)))
+            finish.append(Finish(NOTHING, _told_to_server(error)))
             raise
         code = PARTIAL if outcome.status is SnapshotStatus.PARTIAL else COMPLETE
         finish.append(Finish(code, outcome.status.name.lower()))
     console.summary(outcome, time.monotonic() - begun)
     return code
+
+
+def _told_to_server(error: Exception) -> str:
+    """Why a run ended, without what only this machine may know: an error of the system's names a file."""
+    ours = isinstance(error, NothingCommitted | ServerRefused)
+    return clean_text(str(error), 1024) if ours else type(error).__name__
 
 
 def _one_backup(

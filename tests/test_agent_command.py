@@ -20,6 +20,7 @@ from mastodon.host.certificates import make_identity
 from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon.sealed.url import MachineUrl, encode_key
+from mastodon.wire.messages import Finish
 from mastodon_agent.options import UsageError, parse_options
 from mastodon_agent.progress import duration_text, line, size_text
 from tests.fake_append_server import FakeAppendServer, Vault
@@ -81,6 +82,17 @@ class CommandCase(SynchronousTestCase):
 
 class RunTests(CommandCase):
     """Runs against a server."""
+
+    def test_promise_p3_no_name_in_the_last_word(self) -> None:
+        """How a run ended is told to the server without the names that an error of the system's holds."""
+        state = self.work / "state"
+        state.mkdir(mode=0o700)
+        (state / "contents").symlink_to(self.tree / "a")
+        done = self.agent(*self.given, self.tree)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn(str(state), done.stderr)
+        (last,) = [one for one in self.server.heard if isinstance(one, Finish)]
+        self.assertEqual((last.exit_code, last.text), (2, "OSError"))
 
     def test_complete(self):
         """Exit 0, one line on standard error, nothing on standard output; the envelope opens with the passkey."""
