@@ -208,8 +208,10 @@ class PackTests(StoreCase):
         pack, data = self.machine.pack([self.machine.blob(BlobKind.BUNDLE, [], b"two")])
         receiver = self.store.begin_pack(self.machine.id, self.epoch)
         self.wait(receiver.write(data))
+        late = self.store.begin_pack(self.machine.id, self.epoch)
         old = self.epoch
         self.epoch = self.store.machine_session(self.machine.id)
+        self.refused(Displaced, lambda: self.wait(late.write(data)))
         self.refused(Displaced, lambda: self.wait(receiver.finish(pack)))
         record = self.machine.snapshot(blobs[-1][0])
         self.refused(Displaced, lambda: self.wait(self.store.commit(self.machine.id, record, old)))

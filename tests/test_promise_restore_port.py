@@ -4,6 +4,7 @@ import datetime
 import os
 import ssl
 import time
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -126,6 +127,25 @@ class CertificateTests(ServerTestCase):
                 again = self.tenant.statement(self.server.identity.pin, StatementVerb.REGISTER_CERTIFICATE, register)
                 self.assertIsInstance(peer.ask(StateRequest, again, b"")[-1], Error)
             self.assertTrue(self.refused(second))
+
+        return self.thread(attack)
+
+    def test_promise_p2_monitor_reads_nothing(self) -> Deferred[None]:
+        """A monitor's key gets none of what the table keeps from it, and is told so."""
+
+        def attack() -> None:
+            machine = self.server.new_machine(self.tenant)
+            watch = fresh_identity("watch")
+            register = encode_content(CertificateContent(watch.pin, Role.MONITOR, "watch"))
+            self.server.state(self.tenant, StatementVerb.REGISTER_CERTIFICATE, register)
+            asked = machine.secret.machine_id, b"x" * 32
+            requests: list[tuple[Any, ...]] = [
+                (FetchRequest, *asked), (RunsRequest, *asked), (BookRequest,), (StateRequest, b"statement", b""),
+            ]  # fmt: skip
+            for kind, *fields in requests:
+                with RestorePeer(self.server.restore_port, watch) as peer:
+                    codes = {self.code(item) for item in peer.ask(kind, *fields)}
+                self.assertEqual(codes, {ErrorCode.NOT_ALLOWED}, kind)
 
         return self.thread(attack)
 
