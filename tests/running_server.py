@@ -105,9 +105,9 @@ class RunningServer:
     def restore_peer(self, tenant: Tenant) -> RestorePeer:
         return RestorePeer(self.restore_port, tenant.identity)
 
-    def enrol(self, tenant: Tenant) -> MachineSecret:
-        """A new machine of the tenant's."""
-        secret = MachineSecret(os.urandom(32))
+    def enrol(self, tenant: Tenant, raw: bytes = b"") -> MachineSecret:
+        """A new machine of the tenant's, with this secret or any."""
+        secret = MachineSecret(raw or os.urandom(32))
         record = Enrolment(
             secret.machine_id, secret.public_key, tenant.secret.tenant, (self.identity.pin,), os.urandom(16), 0,
             time.time_ns(),
