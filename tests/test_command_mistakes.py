@@ -8,7 +8,10 @@ from pathlib import Path
 from click.testing import CliRunner
 from twisted.trial.unittest import SynchronousTestCase
 
+from mastodon.host.socket_tls import ConnectError
 from mastodon.operator.main import main as operator
+from mastodon.restore.errors import Unreachable
+from mastodon.restore.server_source import ServerSource
 from mastodon.sealed.admin_secret import AdminSecret, encrypt_secret
 from mastodon.sealed.book import BookContent, make_book
 from tests.restore_case import FILES, listed
@@ -209,3 +212,40 @@ class AgentMistakes(CommandCase):
             done = self.agent(*self.given, self.tree, "--retry-for", value)
             self.assertEqual(done.returncode, 3, value)
             self.assertIn("expected a number of seconds above 0", done.stderr)
+
+
+class WaitingTests(SynchronousTestCase):
+    """A restore whose server went away."""
+
+    def test_each_wait_is_told(self):
+        """Who waits for us is told what we wait for, before each pause, and at the end that we gave up."""
+        said: list[str] = []
+        source = ServerSource(self.connect, sleep=lambda _: said.append("sleeps"), tell=said.append)
+        self.connected = False
+        error = self.assertRaises(Unreachable, source.who)
+        self.assertIn("6 times in a row", str(error))
+        self.assertEqual(said[:2], ["the server closed the connection; trying again in 1 s", "sleeps"])
+        self.assertEqual(said[-2:], ["down; trying again in 16 s", "sleeps"])
+
+    def connect(self) -> "ClosingStream":
+        """Once a connection that ends at once, then none."""
+        if self.connected:
+            raise ConnectError("down")
+        self.connected = True
+        return ClosingStream()
+
+
+class ClosingStream:
+    """A connection that the server closes."""
+
+    server_pin = b"p" * 32
+
+    def send(self, data: bytes) -> None:
+        """Taken, and lost."""
+
+    def receive(self) -> bytes:
+        """The end."""
+        return b""
+
+    def close(self) -> None:
+        """Nothing to let go."""

@@ -12,6 +12,7 @@ from functools import cached_property
 from mastodon.admin.cards import Cards, card_with_pairs
 from mastodon.admin.home import Home, Server
 from mastodon.host.socket_tls import TLSStream, connect
+from mastodon.restore.edge import tell
 from mastodon.restore.errors import NotThere, Refused, RestoreError
 from mastodon.restore.keys import read_file
 from mastodon.restore.memory import Memory
@@ -161,4 +162,4 @@ def server_source(home: Home, server: Server) -> ServerSource:
         certificate = str(home.client_certificate), str(home.client_key)
         return connect(server.hosts, server.pins, ALPN, certificate, TIMEOUT_S)
 
-    return ServerSource(make)
+    return ServerSource(make, tell=tell)

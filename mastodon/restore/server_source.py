@@ -84,9 +84,10 @@ class ServerSource:
 
     def __init__(
         self, connect: Callable[[], Stream], *, sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = time.monotonic, tell: Callable[[str], None] = lambda line: None,
     ) -> None:  # fmt: skip
         self._connect = connect
+        self._tell = tell
         self._sleep = sleep
         self._clock = clock
         self._stream: Stream | None = None
@@ -348,13 +349,18 @@ class ServerSource:
         self._failures += 1
         if self._failures >= TRIES:
             raise Unreachable(f"the connection was lost, {TRIES} times in a row: {reason}")
-        self._sleep(min(LONGEST_PAUSE_S, 2 ** (self._failures - 1)))
+        self._wait(min(LONGEST_PAUSE_S, 2 ** (self._failures - 1)), reason)
 
     def _pause(self, seconds: int, error: RemoteError) -> None:
         self._failures += 1
         if self._failures >= TRIES:
             raise _refusal(error)
-        self._sleep(min(LONGEST_PAUSE_S, max(1, seconds)))
+        self._wait(min(LONGEST_PAUSE_S, max(1, seconds)), error.text)
+
+    def _wait(self, seconds: int, reason: str) -> None:
+        """Sleep, and say why: whoever waits for us wants to know what we wait for."""
+        self._tell(f"{reason}; trying again in {seconds} s")
+        self._sleep(seconds)
 
 
 class _Again(Exception):
