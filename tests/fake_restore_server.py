@@ -82,11 +82,12 @@ class FakeServer:
                 items = [SnapshotItem(number, record, time_ns) for record, time_ns in self.made.snapshots]
             case PairsRequest():
                 named = [(pair, offered[0]) for pair, offered in self._pairs() if isinstance(pair, PairRecord)]
-                items = [
+                listed = [
                     PairItem(number, pair.number, pair.pair, record_hash(record), pair.time_ns)
                     for pair, record in sorted(named, key=lambda one: one[0].number)
                     if pair.number >= request.first
-                ][: request.limit]
+                ]
+                items = [*listed[: request.limit]]
             case EnvelopesRequest():
                 items = [
                     EnvelopeItem(number, *offered)

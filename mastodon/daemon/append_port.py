@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from mastodon.daemon.admission import Admission
 from mastodon.daemon.connection import FramedConnection
 from mastodon.daemon.errors import PackRefused, Refused
+from mastodon.daemon.events import APPEND_EVENTS
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.daemon.sessions import MachineSessions
 from mastodon.daemon.store import Account, CommitResult, PackReceiver, Store
@@ -139,8 +140,9 @@ class AppendConnection(FramedConnection):
                     self._open(hello)
                 case Perform(message):
                     self._perform(message)
-                case SecurityEvent(text):
+                case SecurityEvent(code, text):
                     self.log.warn("append port: security event from {peer}: {text}", peer=self.peer, text=text)
+                    self._store.record(APPEND_EVENTS[code], machine=self._machine, detail=f"{self.peer}: {text}")
                 case Close():
                     self.close()
 

@@ -17,6 +17,7 @@ from mastodon.daemon.admission import Admission
 from mastodon.daemon.answers import Answers, BlobAnswer, Gone, ItemAnswer
 from mastodon.daemon.connection import FramedConnection, transport_of
 from mastodon.daemon.errors import Refused
+from mastodon.daemon.events import RESTORE_EVENTS
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.daemon.store import Certificate, Store
 from mastodon.daemon.tls import peer_pin
@@ -77,6 +78,7 @@ class RestoreConnection(FramedConnection):
         self._store = port.store
         self._session = RestoreSession()
         self._pin: bytes | None = None
+        self._tenant = b""
         self._owner: Hashable = None  # the tenant, once it is known
         self._requests = 0
         self._request_bytes = 0
@@ -152,6 +154,7 @@ class RestoreConnection(FramedConnection):
         if certificate is None:
             self._run_effects(self._session.unregistered())
         elif self._owner is None and not self.over:
+            self._tenant = certificate.tenant
             self._enter(certificate.tenant or certificate.pin)
 
     def _enter(self, owner: bytes) -> None:
@@ -197,8 +200,9 @@ class RestoreConnection(FramedConnection):
                     self._authorise(request, size)
                 case Serve():
                     pass  # by whoever asked for the authorisation, who has the certificate
-                case SecurityEvent(text):
+                case SecurityEvent(code, text):
                     self.log.warn("restore port: security event from {peer}: {text}", peer=self.peer, text=text)
+                    self._store.record(RESTORE_EVENTS[code], self._tenant, detail=f"{self.peer}: {text}")
                 case Close():
                     self.close()
 

@@ -93,8 +93,9 @@ class Perform:
 
 @dataclass(frozen=True, slots=True)
 class SecurityEvent:
-    """Somebody tried what no agent does."""
+    """Somebody tried what no agent does. ``code`` is what it was answered."""
 
+    code: ErrorCode
     text: str
 
 
@@ -136,7 +137,8 @@ class AppendSession:
         """The peer sent what is not in the protocol."""
         if self.state is State.CLOSED:
             return []
-        return [SecurityEvent(str(error)), *self._end(error.code, "the server refused this message: see its log")]
+        text = "the server refused this message: see its log"
+        return [SecurityEvent(error.code, str(error)), *self._end(error.code, text)]
 
     def known(self, public_key: bytes | None) -> list[Effect]:
         """The machine's public key, or None when it is unknown or may not append: the answer is the same."""
@@ -147,8 +149,9 @@ class AppendSession:
             hello.signature, public_key or NOBODY, self._nonce, self._server_pin, hello.machine, hello.version
         )
         if not good or public_key is None:
-            event = SecurityEvent(f"HELLO refused for machine {hello.machine.hex()}")
-            return [event, *self._end(ErrorCode.NOT_AUTHENTICATED, "unknown machine, or wrong signature")]
+            code = ErrorCode.NOT_AUTHENTICATED
+            event = SecurityEvent(code, f"HELLO refused for machine {hello.machine.hex()}")
+            return [event, *self._end(code, "unknown machine, or wrong signature")]
         return [Open(hello)]
 
     def opened(self, answer: Answer) -> list[Effect]:

@@ -46,8 +46,9 @@ class Serve:
 
 @dataclass(frozen=True, slots=True)
 class SecurityEvent:
-    """Somebody tried what no client does."""
+    """Somebody tried what no client does. ``code`` is what it was answered."""
 
+    code: ErrorCode
     text: str
 
 
@@ -78,7 +79,8 @@ class RestoreSession:
         if role not in ALLOWED[RestoreVerb(request.KIND)]:
             number: int = request.request  # type: ignore[attr-defined]
             text = f"a certificate of the role {role.name.lower()} may not ask for {RestoreVerb(request.KIND).name}"
-            return [SecurityEvent(text), Send(make_error(ErrorCode.NOT_ALLOWED, text, request=number))]
+            code = ErrorCode.NOT_ALLOWED
+            return [SecurityEvent(code, text), Send(make_error(code, text, request=number))]
         return [Serve(request)]
 
     def unregistered(self) -> list[Effect]:
@@ -94,4 +96,4 @@ class RestoreSession:
         if self.state is State.CLOSED:
             return []
         self.state = State.CLOSED
-        return [SecurityEvent(event), Send(make_error(code, text)), Close()]
+        return [SecurityEvent(code, event), Send(make_error(code, text)), Close()]
