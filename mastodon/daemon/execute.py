@@ -148,7 +148,8 @@ class Authority:
             try:
                 said = AdminRequest.open(request)
             except FormatError as error:
-                raise NotAllowed(f"the request cannot be taken ({error}): give the file that `mastodon-admin init` wrote") from None
+                what = f"the request cannot be taken ({error})"
+                raise NotAllowed(f"{what}: give the file that `mastodon-admin init` wrote") from None
             if not name.isprintable() or not 0 < len(name.encode("utf-8")) <= NAME_MOST:
                 raise NotAllowed(f"an admin's name has 1 to {NAME_MOST} printable characters")
             for known in await self._catalogue.tenants():
