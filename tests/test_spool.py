@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mastodon.daemon.config import SpoolConfig
 from mastodon.daemon.errors import SpoolFull, StoreError, Unavailable
+from mastodon.daemon.opening import StateLock
 from mastodon.daemon.spool import Spool, day_of, install_recovery, make_spool
 from mastodon.daemon.spools import SpoolMemory, Spools
 from mastodon.host.durable import DiskError
@@ -168,6 +169,20 @@ class DoubtTests(StoreCase):
         shutil.rmtree(self.setting.spools[0])
         make_spool(self.setting.spools[0], b"o" * 16)
         self.assert_left_alone("another spool")
+
+    def test_promise_p9_spool_of_a_running_daemon(self) -> None:
+        """A spool that another daemon uses, one with a state directory of its own, is not touched."""
+        self.stop()
+        other = StateLock(self.setting.directory / "state of another")
+        self.addCleanup(other.release)
+        self.assertTrue(other.take(self.setting.spools[0]))
+        self.assert_left_alone("in use by another daemon")
+        self.stop()
+        self.assertTrue(other.take(self.setting.spools[1]))
+        self.assertRaises(StoreError, self.start_again)
+        other.release()
+        self.start_again()
+        self.assertEqual(self.offline(), ["", ""])
 
     def test_copy_of_a_sibling(self) -> None:
         """A copy of the other spool is not taken for a spool of its own."""

@@ -32,20 +32,35 @@ log = Logger()
 
 
 class StateLock:
-    """Only one program at a time has a state directory open."""
+    """Only one program at a time has a state directory open, and the spools that it uses."""
 
     def __init__(self, state: Path) -> None:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._descriptor = os.open(state / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptors = [os.open(state / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)]
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptors[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            os.close(self._descriptor)
+            self.release()
             raise StoreError(f"{state} is in use: a daemon or another mastodon command is running") from None
+
+    def take(self, spool: Path) -> bool:
+        """Whether no other daemon uses this spool: one with a copy of the configuration and a state of its own would
+        sweep away what is being received, and fork the ledger. Where a file system has no such locks, trust is all."""
+        try:
+            descriptor = os.open(spool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._descriptors.append(descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            log.warn("{spool}: cannot be locked: {reason}", spool=spool, reason=error.strerror)
+        return True
 
     def release(self) -> None:
         """Let others in."""
-        os.close(self._descriptor)
+        descriptors, self._descriptors = self._descriptors, []
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +72,11 @@ class OpenedLedger:
     locked: str
 
 
-def open_spools(spools: Spools, heads: HeadsFile, random: Callable[[int], bytes]) -> OpenedLedger:
+def open_spools(
+    spools: Spools, heads: HeadsFile, random: Callable[[int], bytes], lock: StateLock
+) -> OpenedLedger:
     """Look at every spool, join the ledger, take the good spools into use; in a thread. Raises StoreError."""
-    good = spools.look()
+    good = [spool for spool in spools.look() if _is_free(spool, lock)]
     signed = heads.read()
     chain, mine = find_chain(good, heads.public_key)
     if chain is None and not mine:
@@ -101,6 +118,13 @@ def _why_locked(head: Head, fits: bool, mine: bool, signed: Head | None) -> str:
         f"{why}: credentials stay disabled. Compare with the newest head that your clients remember, stop the daemon, "
         f"then run: mastodon rebuild --confirm {head_text(head)}"
     )
+
+
+def _is_free(spool: Spool, lock: StateLock) -> bool:
+    if lock.take(spool.path):
+        return True
+    spool.offline = f"{spool.path} is in use by another daemon: stop that one, or give each spools of its own"
+    return False
 
 
 def _demand_spools(spools: Spools, good: object) -> None:

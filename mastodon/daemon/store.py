@@ -130,7 +130,9 @@ class Store:
 
     async def _open(self) -> None:
         self._spools = Spools(self._configs, SpoolMemory(self._state, self._disk), self._disk)
-        opened: OpenedLedger = await self._in_thread(open_spools, self._spools, self._heads, self._random)
+        opened: OpenedLedger = await self._in_thread(
+            open_spools, self._spools, self._heads, self._random, self._lock
+        )
         for spool in self._spools.all:
             if not spool.online:
                 self.log.error("spool offline: {reason}", reason=spool.offline)
