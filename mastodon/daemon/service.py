@@ -17,6 +17,7 @@ from twisted.python import usage
 from mastodon.daemon.append_port import AppendPort
 from mastodon.daemon.config import Config, ConfigError, load_config
 from mastodon.daemon.control import ControlPort
+from mastodon.daemon.descriptors import descriptors_needed, raise_limit
 from mastodon.daemon.errors import StoreError
 from mastodon.daemon.restore_port import RestorePort
 from mastodon.daemon.scheduling import Scheduler
@@ -45,6 +46,10 @@ class Options(usage.Options):
             raise usage.UsageError(str(error)) from None
 
 
+class StoppedEarly(Exception):
+    """Told to stop before the start was over."""
+
+
 class MastodonService(Service):
     """The running daemon."""
 
@@ -65,18 +70,21 @@ class MastodonService(Service):
         self._restore: RestorePort | None = None
         self._control: ControlPort | None = None
         self.started: defer.Deferred[None] = defer.Deferred()
+        self._starting: defer.Deferred[None] = defer.succeed(None)
 
     def startService(self) -> None:
         """Open the spools, then listen."""
         super().startService()
-        self._start().addErrback(self._cannot_start)
+        self._starting = self._start().addErrback(self._cannot_start)
 
     @defer.inlineCallbacks
     def _start(self) -> Any:
         config = self._config
+        self._ask_for_descriptors()
         store = open_store(config, self._reactor, time.time_ns)
         yield store.start()
         self._store = store
+        self._demand_running()
         self._scheduler = Scheduler(self._reactor)
         servers = (self._identity.pin, *config.keys.spare_pins)
         silence = float(config.limits.silence_seconds)
@@ -95,8 +103,10 @@ class MastodonService(Service):
             where = (listen.address, listen.port)
             port = yield listen_tls(self._reactor, where, context, factory, limits, self._scheduler)
             self._listening.append(port)
+            self._demand_running()
         self._control = ControlPort(store, config.state)
         yield self._control.listen(self._reactor)
+        self._demand_running()
         self.log.info(
             "ready: append port {append}, restore port {restore}",
             append=self.port_number(0), restore=self.port_number(1),
@@ -125,14 +135,33 @@ class MastodonService(Service):
             text = f"{self.port_number(0)} {self.port_number(1)}\n"
             (self._config.state / "ports").write_text(text, "ascii")
 
+    def _demand_running(self) -> None:
+        if not self.running:
+            raise StoppedEarly("told to stop before the start was over")
+
+    def _ask_for_descriptors(self) -> None:
+        limits = self._config.limits
+        needed = descriptors_needed(limits)
+        allowed = raise_limit(needed)
+        if allowed is not None:
+            self.log.warn(
+                "this process may open {allowed} files, and limits.connections = {connections} with limits.handshakes "
+                "= {handshakes} on both ports may need {needed}: raise LimitNOFILE= of the unit (`ulimit -n`) or lower "
+                "the limits, else connections are refused when files run out",
+                allowed=allowed, connections=limits.connections, handshakes=limits.handshakes, needed=needed,
+            )  # fmt: skip
+
     def _cannot_start(self, failure: Any) -> None:
-        if failure.check(StoreError, OSError, ConfigError) or failure.type.__name__ == "CannotListenError":
+        if failure.check(StoppedEarly):
+            self.log.info("{reason}", reason=str(failure.value))
+        elif failure.check(StoreError, OSError, ConfigError) or failure.type.__name__ == "CannotListenError":
             self.log.critical("cannot start: {reason}", reason=str(failure.value))
         else:
             self.log.failure("cannot start", failure)
         self.started.errback(failure)
         self.started.addErrback(lambda _: None)
-        self._reactor.callWhenRunning(self._stop_reactor)
+        if not failure.check(StoppedEarly):
+            self._reactor.callWhenRunning(self._stop_reactor)
 
     def _stop_reactor(self) -> None:
         self._failed()
@@ -143,6 +172,7 @@ class MastodonService(Service):
     def stopService(self) -> Any:
         """Take no more, tell everybody, finish what was begun, close the spools."""
         super().stopService()
+        yield self._starting
         for port in self._listening:
             yield defer.maybeDeferred(port.stopListening)
         if self._control is not None:
