@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from mastodon.host.durable import write_file
 from mastodon.sealed import cbor
 from mastodon.sealed.errors import FormatError
-from mastodon.sealed.ledger import LedgerHeadRecord
+from mastodon.sealed.ledger import went_on
 from mastodon.sealed.purposes import Purpose, sha256
 from mastodon.sealed.schema import Body, key, octets, octets_or_none, unsigned
 
@@ -56,20 +56,10 @@ class TrustMemory:
         One that cannot be read, or is signed by another key, is taken for a server that went back.
         """
         before = self.remembered.ledger_head
-        if not head or head == before:
-            return bool(head) or not before
-        try:
-            new = LedgerHeadRecord.open(head)
-            old = LedgerHeadRecord.open(before) if before else None
-        except FormatError:
+        if not went_on(before, head):
             return False
-        if old is not None:
-            reached = {chain: sequence for chain, sequence, _ in new.heads}
-            if new.ledger_key != old.ledger_key:
-                return False
-            if any(reached.get(chain, -1) < sequence for chain, sequence, _ in old.heads):
-                return False
-        self._write(replace(self.remembered, ledger_head=head))
+        if head != before:
+            self._write(replace(self.remembered, ledger_head=head))
         return True
 
     def _write(self, remembered: Remembered) -> None:

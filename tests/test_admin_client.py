@@ -11,7 +11,9 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from mastodon.daemon.heads import load_ledger_key
 from mastodon.host.certificates import make_identity, pin_text, write_identity
+from mastodon.sealed.ledger import LedgerHeadRecord
 from mastodon.sealed.url import parse_url
 from mastodon.wire.messages import Ack, Committed, NewPair, NewSnapshot, PackEnd, Piece
 from tests.restore_case import FILES, listed
@@ -322,6 +324,22 @@ class ReadingTests(AdminCase):
         heads["book"] = {"version": 1, "hash": "00" * 32}
         (self.home / "heads.json").write_text(json.dumps(heads))
         self.assertIn("was exchanged", self.admin("machine", "add", "web02", code=3))
+
+    @in_thread
+    def test_promise_p5_older_ledger_is_told(self):
+        """A server whose ledger is behind what it showed before is told, each time, until it is told to be taken."""
+        self.backed_up()
+        self.assertNotIn("ledger", self.admin("snapshots", "web01"))
+        heads = json.loads((self.home / "heads.json").read_text())
+        shown = LedgerHeadRecord.open(bytes.fromhex(heads["ledger"]))
+        key = load_ledger_key(self.server.config.keys.ledger_key)
+        ((chain, sequence, digest),) = shown.heads
+        ahead = LedgerHeadRecord(((chain, sequence + 100, digest),), shown.time_ns, shown.ledger_key).sign(key)
+        (self.home / "heads.json").write_text(json.dumps(heads | {"ledger": ahead.hex()}))
+        for _ in range(2):
+            self.assertIn("ledger is older", self.admin("snapshots", "web01"))
+        self.admin("snapshots", "web01", "--allow-older")
+        self.assertNotIn("ledger", self.admin("snapshots", "web01"))
 
     @in_thread
     def test_promise_p5_older_head_is_refused(self):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -21,6 +22,7 @@ from mastodon.sealed.ledger import (
     SegmentReader,
     encode_entry,
     encode_segment_head,
+    went_on,
 )
 from mastodon.sealed.ledger_entries import (
     ENTRY_TYPES,
@@ -48,6 +50,7 @@ from mastodon.sealed.ledger_entries import (
     Succeeded,
 )
 from mastodon.sealed.purposes import Purpose, hasher
+from mastodon.sealed.record import raw_public_key
 from mastodon.sealed.schema import key, octets
 from tests import sealed_samples as samples
 from tests.hostile import accepted_flips, peak_memory, quick
@@ -305,3 +308,18 @@ class HeadRecordTests(SynchronousTestCase):
             self.assertRaises(Malformed, changed.sign, samples.SUCCESSOR.order_key)
         foreign = LedgerHeadRecord(record.heads, 0, H).sign(samples.SUCCESSOR.order_key)
         self.assertRaises(Forged, LedgerHeadRecord.open, foreign)
+
+    def test_promise_p5_a_ledger_that_went_back(self):
+        """As new as before means: the same key, no chain shorter, and none of the same length but another hash."""
+        one, two = Ed25519PrivateKey.from_private_bytes(b"1" * 32), Ed25519PrivateKey.from_private_bytes(b"2" * 32)
+
+        def head(sequence: int, hash: bytes = H, chain: bytes = b"c" * 16, key: Ed25519PrivateKey = one) -> bytes:
+            return LedgerHeadRecord(((chain, sequence, hash),), sequence, raw_public_key(key)).sign(key)
+
+        before = head(5)
+        for now, good in (
+            (before, True), (head(6, b"i" * 32), True), (head(4), False), (head(5, b"i" * 32), False),
+            (head(6, chain=b"d" * 16), False), (head(6, key=two), False), (b"", False), (before[:-1] + b"x", False),
+        ):  # fmt: skip
+            self.assertEqual(went_on(before, now), good)
+        self.assertEqual([went_on(b"", now) for now in (b"", before, b"rubbish")], [True, True, False])

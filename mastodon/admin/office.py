@@ -22,6 +22,7 @@ from mastodon.sealed.book import SALT_LENGTH, BookContent, Generation, make_book
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.record import record_hash
 from mastodon.sealed.statement import LIFE_NS, Statement, StatementVerb
+from mastodon.wire.restore_messages import WhoItem
 
 ATTEMPTS = 3
 TIMEOUT_S = 60.0
@@ -64,6 +65,16 @@ class Office:
     def source(self) -> ServerSource:
         """The server; connected when it is first asked."""
         return self._given_source or server_source(self.home, self.home.server())
+
+    def greet(self, *, allow_older: bool = False) -> WhoItem:
+        """Who we are to the server, and how far its ledger is: one that went back is told."""
+        who = self.source.who()
+        if not self.memory.see_ledger(who.ledger_head, take=allow_older):
+            tell(
+                "the server's ledger is older, or another, than the one it showed before: ask the operator why. "
+                "--allow-older takes this one from now on"
+            )
+        return who
 
     @cached_property
     def secret(self) -> AdminSecret:
@@ -124,7 +135,7 @@ class Office:
 
     def state(self, verb: StatementVerb, content: bytes, attachment: bytes = b"") -> None:
         """Sign a statement and have the server do it."""
-        who = self.source.who()
+        who = self.greet()
         statement = Statement(
             self.secret.tenant, self.source.server_pin, who.counter + 1, time.time_ns() + LIFE_NS, verb, content
         )

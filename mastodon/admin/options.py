@@ -81,6 +81,7 @@ def session_options(command: Command) -> Command:
         allow_older: bool, **options: Any,
     ) -> Any:  # fmt: skip
         def open_session(wanted: str) -> Session:
+            office.greet(allow_older=allow_older)
             known, has_passkey = office.cards.known(wanted, office.home.identity().order_key)
             if passkey_file or key_files:
                 opener = choose_opener(passkey_file, key_files)

@@ -17,6 +17,7 @@ from mastodon.restore.session import Session
 @office_command
 def snapshots(office: Office, machine: str, allow_older: bool, out: actions.Output) -> int:
     """List the snapshots of MACHINE, oldest first."""
+    office.greet(allow_older=allow_older)
     known, _ = office.cards.known(machine, office.home.identity().order_key)
     session = Session(office.source, known, with_keyring(), office.memory, tell, allow_older=allow_older)
     return actions.list_snapshots(session, out)

@@ -1,4 +1,4 @@
-"""The newest that was ever seen: of each machine its head, of the book its version. Nothing older is taken silently.
+"""The newest that was ever seen: of each machine its head, of book and ledger too. Nothing older is taken silently.
 
 One small JSON file (heads.json), written durably before anything that depends on it is done. Losing it costs the
 protection, not the backups: then whatever is shown first is taken, and its date is printed.
@@ -14,6 +14,7 @@ from typing import Any
 from mastodon.host.durable import write_file
 from mastodon.restore.errors import RestoreError, WentBack
 from mastodon.restore.history import History, show_time
+from mastodon.sealed.ledger import went_on
 
 LIMIT = 16 * 1024 * 1024
 
@@ -44,6 +45,7 @@ class Memory:
         self._machines: dict[bytes, SeenHead] = {}
         self._book: SeenBook | None = None
         self._book_floor = 0
+        self._ledger = b""
         if path is not None and path.exists():
             self._read(path)
 
@@ -119,6 +121,15 @@ class Memory:
             self._book = SeenBook(version, digest)
             self._write()
 
+    def see_ledger(self, head: bytes, *, take: bool = False) -> bool:
+        """Whether the server's signed ledger head is as new as the one it showed before; then, or with ``take``, it is
+        noted, durably."""
+        is_newer = went_on(self._ledger, head)
+        if head != self._ledger and (is_newer or take):
+            self._ledger = head
+            self._write()
+        return is_newer
+
     def _read(self, path: Path) -> None:
         try:
             data = path.read_bytes()
@@ -129,6 +140,7 @@ class Memory:
                 seen = SeenHead(int(head["sequence"]), bytes.fromhex(head["hash"]), int(head["seen_ns"]))
                 self._machines[bytes.fromhex(name)] = seen
             self._book_floor = int(content.get("book_floor", 0))
+            self._ledger = bytes.fromhex(content.get("ledger", ""))
             book = content.get("book")
             if book:
                 self._book = SeenBook(int(book["version"]), bytes.fromhex(book["hash"]))
@@ -149,6 +161,8 @@ class Memory:
         }
         if self._book_floor:
             content["book_floor"] = self._book_floor
+        if self._ledger:
+            content["ledger"] = self._ledger.hex()
         if self._book is not None:
             content["book"] = {"version": self._book.version, "hash": self._book.hash.hex()}
         write_file(self._path, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")

@@ -37,7 +37,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 from mastodon.sealed import cbor
-from mastodon.sealed.errors import Forged, Malformed, Unsupported
+from mastodon.sealed.errors import Forged, FormatError, Malformed, Unsupported
 from mastodon.sealed.ledger_entries import ENTRY_TYPES, EntryBody, LedgerEntryType
 from mastodon.sealed.purposes import Purpose, hasher
 from mastodon.sealed.record import Record, RecordType
@@ -105,6 +105,25 @@ class LedgerHeadRecord(Record):
         record = cls.read_unverified(data)
         cls.check_signature(data, record.ledger_key)
         return record
+
+
+def went_on(before: bytes, now: bytes) -> bool:
+    """Whether a signed head is as new as one that was shown before, and of the same ledger; empty: none was shown.
+
+    One that cannot be read, or is signed by another key, is taken for a ledger that went back.
+    """
+    if not before and not now:
+        return True
+    try:
+        new = LedgerHeadRecord.open(now)
+        old = LedgerHeadRecord.open(before) if before else new
+    except FormatError:
+        return False
+    reached = {chain: (sequence, hash) for chain, sequence, hash in new.heads}
+    return new.ledger_key == old.ledger_key and all(
+        reached.get(chain, (-1, b""))[0] > sequence or reached.get(chain) == (sequence, hash)
+        for chain, sequence, hash in old.heads
+    )
 
 
 def encode_segment_head(head: Head) -> bytes:
