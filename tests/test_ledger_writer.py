@@ -257,6 +257,11 @@ class ReaderTests(WriterCase):
         self.assertEqual(sorted(chains(spool.path)), [CHAIN, b"d" * 16, b"e" * 16])
         self.assertEqual(find_chain([spool], self.heads.public_key), (b"d" * 16, True))
         self.assertEqual(find_chain([spool], b"y" * 32), (None, False))
+        self.mainland.wait(self.writer.stop())
+        self.open(Head(b"f" * 16, 0, GENESIS))
+        self.mainland.wait(self.writer.append(ChainStarted((b"v" * 32,), self.heads.public_key, "begun anew")))
+        for chain in (b"d" * 16, b"f" * 16):
+            self.assertEqual(find_chain([spool], self.heads.public_key, Head(chain, 7, b"h" * 32)), (chain, True))
 
     def test_copies_are_joined(self) -> None:
         """A copy that is behind gets the missing segments and entries; both are the same afterwards."""

@@ -41,9 +41,11 @@ class Joined:
     fits: bool
 
 
-def find_chain(spools: Sequence[Spool], ledger_key: bytes) -> tuple[bytes | None, bool]:
+def find_chain(spools: Sequence[Spool], ledger_key: bytes, signed: Head | None = None) -> tuple[bytes | None, bool]:
     """The daemon's chain, None when there is none yet; and whether it was begun under ``ledger_key``.
 
+    Of several under that key it is the one that was ``signed`` last: a spool from before the ledger was begun anew may
+    come back.
     A chain under another key is taken only where it is the only one: the state was lost, the operator confirms.
     """
     found: dict[bytes, bool] = {}
@@ -54,7 +56,7 @@ def find_chain(spools: Sequence[Spool], ledger_key: bytes) -> tuple[bytes | None
                 found[chain] = found.get(chain, False) or mine
     mine_only = [chain for chain, mine in found.items() if mine]
     if mine_only:
-        return mine_only[0], True
+        return (signed.chain if signed is not None and signed.chain in mine_only else mine_only[0]), True
     return (next(iter(found)), False) if len(found) == 1 else (None, not found)
 
 

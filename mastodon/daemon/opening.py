@@ -78,7 +78,7 @@ def open_spools(
     """Look at every spool, join the ledger, take the good spools into use; in a thread. Raises StoreError."""
     good = [spool for spool in spools.look() if _is_free(spool, lock)]
     signed = heads.read()
-    chain, mine = find_chain(good, heads.public_key)
+    chain, mine = find_chain(good, heads.public_key, signed)
     if chain is None and not mine:
         raise StoreError("the spools hold ledgers of several other daemons, and none of this one")
     if chain is None and signed is not None and signed.sequence:
