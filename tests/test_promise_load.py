@@ -27,7 +27,7 @@ from mastodon.wire.frame import APPEND_FRAME_LIMIT
 from mastodon.wire.messages import Error, Offer, PackEnd, Piece, Progress
 from tests.load_case import STRANGERS, LoadTestCase, unsent_bytes
 from tests.long import extent
-from tests.peers import TIMEOUT_S, Peer, TinyMachine, client_context
+from tests.peers import TIMEOUT_S, AppendPeer, Peer, TinyMachine, client_context
 
 GONE = (ConnectionError, ssl.SSLError, TimeoutError)
 
@@ -237,7 +237,12 @@ class MachineTests(LoadTestCase):
                 peer.enter(machine.secret)
                 count = extent(share=100_000, whole=1_000_000)
                 flood = Progress(1, 1).encode() * 1000
-                sender = threading.Thread(target=lambda: [peer.send_raw(flood) for _ in range(count // 1000)])
+
+                def send_all(peer: AppendPeer = peer) -> None:
+                    for _ in range(count // 1000):
+                        peer.send_raw(flood)
+
+                sender = threading.Thread(target=send_all)
                 sender.start()
                 self.back_up(honest)
                 sender.join()
