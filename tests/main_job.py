@@ -15,6 +15,7 @@ from bench.installation import Failed, Installation
 from tests.compare_trees import UNPRIVILEGED, compare_trees
 
 USUAL = "/usr/share"
+CRON = "mastodon-agent --url-file /etc/mastodon-agent/url --passkey-file /etc/mastodon-agent/passkey /"
 ROOT = os.geteuid() == 0
 PARTIAL_ALLOWED = (0,) if ROOT else (0, 1)
 """An ordinary user may have to leave unreadable files out."""
@@ -77,10 +78,9 @@ class MainJob:
 
     def how_to_go_on(self) -> None:
         """What a user does next."""
-        words = " ".join(str(word) for word in self.here.agent_words()).replace(str(self.work), "/etc/mastodon-agent")
         minute = self.here.url.read_bytes()[-2] % 60
         say(
-            f"\nThe crontab line of a real machine:\n{minute} * * * *  {words} /\n"
+            f"\nThe crontab line of a real machine:\n{minute} * * * *  {CRON}\n"
             "\nHow to go on: README.md, then `mastodon --help`, `mastodon-admin --help`, `mastodon-agent --help`;\n"
             "docs/recovery.md says how to restore from a spool alone."
         )
