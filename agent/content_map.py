@@ -23,6 +23,8 @@ from collections.abc import Iterable, Iterator
 
 from blake3 import blake3
 
+from mastodon.sealed.purposes import Purpose
+
 MAGIC = b"MASTCONT"
 VERSION = 1
 HEAD = struct.Struct("<8sBB32s16s6x")
@@ -251,8 +253,11 @@ def _checked(slot: bytes) -> Place | None:
     return id, offset, length
 
 
+_PREFIX = Purpose.AGENT_STATE.prefix
+
+
 def _check(packed: bytes) -> bytes:
-    return bytes(blake3(packed).digest(length=8))
+    return bytes(blake3(_PREFIX + packed).digest(length=8))
 
 
 def _length(log: int) -> int:

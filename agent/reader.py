@@ -27,6 +27,7 @@ from mastodon.host.owners import OwnerNames
 from mastodon.host.paths import Directory
 from mastodon.sealed.content import whole_hash
 from mastodon.sealed.entry import Entry, EntryFlag, EntryType
+from mastodon.sealed.purposes import Purpose
 from mastodon.sealed.snapshot import Reason
 from mastodon_agent.large_reader import Verdict, extents_of, judge, read_into, stream
 from mastodon_agent.records import NO_ROW, Kind, make_row
@@ -296,7 +297,7 @@ def link_group(st: os.stat_result) -> int:
     """The number that all names of one hard-linked inode share; 0 for what has one name, or is a directory."""
     if st.st_nlink < 2 or stat.S_ISDIR(st.st_mode):
         return 0
-    digest = blake3(b"%d %d" % (st.st_dev, st.st_ino)).digest(length=8)
+    digest = blake3(Purpose.LINK_GROUP.prefix + b"%d %d" % (st.st_dev, st.st_ino)).digest(length=8)
     return int.from_bytes(digest, "big") or 1
 
 

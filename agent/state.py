@@ -33,10 +33,10 @@ from dataclasses import dataclass
 
 import cbor2
 import zstandard
-from blake3 import blake3
 
 from mastodon.host.paths import Directory
 from mastodon.sealed.listing import PAGE_LIMIT, Key
+from mastodon.sealed.purposes import Purpose, hasher
 from mastodon_agent.records import ROW_SIZE
 
 MAGIC = b"MASTLIST"
@@ -285,11 +285,12 @@ def _read_block(read: Callable[[int], bytes]) -> StatePage | None:
 
 def _head(machine: bytes, pair: bytes) -> bytes:
     head = HEAD.pack(MAGIC, VERSION, machine, pair, b"")[:-CHECK]
-    return head + blake3(head).digest(length=CHECK)
+    return head + _check(head)
 
 
-def _check(head: bytes, body: bytes) -> bytes:
-    state = blake3(head)
+def _check(head: bytes, body: bytes = b"") -> bytes:
+    state = hasher(Purpose.AGENT_STATE)
+    state.update(head)
     state.update(body)
     return bytes(state.digest(length=CHECK))
 

@@ -22,6 +22,7 @@ from mastodon.sealed import cbor
 from mastodon.sealed.entry import Entry, check_first_use
 from mastodon.sealed.entry_codec import check_name, decode_entry, encode_entry
 from mastodon.sealed.errors import Malformed
+from mastodon.sealed.purposes import Purpose
 from mastodon.sealed.schema import EXTENSIONS, Body, array, check_extensions, key, octets, row, text, unsigned
 
 Directory = tuple[bytes, ...]
@@ -41,6 +42,9 @@ SOURCE = b""
 """First component of what is no file: dumps and other typed sources, shown as /.source/KIND/NAME."""
 
 
+_CUT = Purpose.PAGE_CUT.prefix
+
+
 def cuts_after(name: bytes, length: int, names: int = 0) -> bool:
     """Whether a page of ``length`` bytes ends after the entry ``name``: by content, so that unchanged stretches
     keep their pages. ``names`` are those in the directories of its sections so far, shared ones included."""
@@ -48,7 +52,7 @@ def cuts_after(name: bytes, length: int, names: int = 0) -> bool:
         return True
     if length < PAGE_MINIMUM:
         return False
-    return int.from_bytes(blake3(name).digest(length=4), "big") % CUT_ODDS == 0
+    return int.from_bytes(blake3(_CUT + name).digest(length=4), "big") % CUT_ODDS == 0
 
 
 CUT_ODDS = 640

@@ -45,6 +45,9 @@ class Purpose(Enum):
     PACK_CHECKSUM = "pack checksum"
     LEDGER_ENTRY = "ledger entry"
     LEDGER_ENTRY_HEAD = "ledger entry head"
+    PAGE_CUT = "page cut"
+    LINK_GROUP = "link group"
+    AGENT_STATE = "agent state"
     # HPKE infos
     RUN_SEAL = "run seal"
     ORDER_SEAL = "order seal"
@@ -62,10 +65,9 @@ class Purpose(Enum):
     SIGN_LEDGER_HEAD = "ledger head"
     SIGN_HELLO = "hello"
 
-    @property
-    def prefix(self) -> bytes:
+    def __init__(self, text: str) -> None:
+        self.prefix = b"mastodon/1 " + text.encode("ascii") + b"\0"
         """The bytes that go in front of everything hashed or signed for this purpose."""
-        return b"mastodon/1 " + self.value.encode("ascii") + b"\0"
 
 
 def sha256(purpose: Purpose, *parts: bytes) -> bytes:
