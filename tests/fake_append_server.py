@@ -25,7 +25,8 @@ from mastodon.sealed.pair import PairRecord, open_payload
 from mastodon.sealed.record import record_hash
 from mastodon.sealed.run import RunRecord, run_id, verify_run
 from mastodon.sealed.snapshot import SnapshotRecord
-from mastodon.wire.append_server import AppendSession, Close, LookUp, Open, Perform, Send
+from mastodon.wire.append_server import AppendSession, LookUp, Open, Perform
+from mastodon.wire.effects import Close, Send
 from mastodon.wire.errors import ErrorCode
 from mastodon.wire.frame import APPEND_FRAME_LIMIT, FrameReader
 from mastodon.wire.messages import (

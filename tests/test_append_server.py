@@ -5,17 +5,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.sealed.snapshot import SnapshotStatus
-from mastodon.wire.append_server import (
-    TRANSITIONS,
-    AppendSession,
-    Close,
-    LookUp,
-    Open,
-    Perform,
-    SecurityEvent,
-    Send,
-    State,
-)
+from mastodon.wire.append_server import TRANSITIONS, AppendSession, LookUp, Open, Perform, State
+from mastodon.wire.effects import Close, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, FrameTooLong, UnknownVerb
 from mastodon.wire.hello import VERSION, sign_hello
 from mastodon.wire.messages import (

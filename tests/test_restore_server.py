@@ -3,6 +3,7 @@
 from twisted.trial.unittest import SynchronousTestCase
 
 from mastodon.sealed.ledger_entries import Role
+from mastodon.wire.effects import Close, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, UnknownVerb
 from mastodon.wire.messages import make_error
 from mastodon.wire.restore_messages import (
@@ -20,7 +21,7 @@ from mastodon.wire.restore_messages import (
     WhoRequest,
     decode_request,
 )
-from mastodon.wire.restore_server import Authorise, Close, RestoreSession, SecurityEvent, Send, Serve, State
+from mastodon.wire.restore_server import Authorise, RestoreSession, Serve, State
 
 SAMPLES = [
     WhoRequest(1),

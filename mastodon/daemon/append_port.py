@@ -19,7 +19,8 @@ from mastodon.daemon.store import Account, CommitResult, PackReceiver, Store
 from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.record import record_hash
 from mastodon.wire import append_server
-from mastodon.wire.append_server import AppendSession, Close, LookUp, Open, Perform, SecurityEvent, Send
+from mastodon.wire.append_server import AppendSession, LookUp, Open, Perform
+from mastodon.wire.effects import Close, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, WireError
 from mastodon.wire.fair import Kind
 from mastodon.wire.frame import APPEND_FRAME_LIMIT, HELLO_FRAME_LIMIT

@@ -22,6 +22,7 @@ from mastodon.daemon.scheduling import Scheduler
 from mastodon.daemon.store import Certificate, Store
 from mastodon.daemon.tls import peer_pin
 from mastodon.sealed.ledger_entries import Role
+from mastodon.wire.effects import Close, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, WireError
 from mastodon.wire.fair import Kind
 from mastodon.wire.frame import HELLO_FRAME_LIMIT, RESTORE_FRAME_LIMIT
@@ -47,16 +48,7 @@ from mastodon.wire.restore_messages import (
     WhoRequest,
     decode_request,
 )
-from mastodon.wire.restore_server import (
-    REQUESTS_LIMIT,
-    Authorise,
-    Close,
-    Effect,
-    RestoreSession,
-    SecurityEvent,
-    Send,
-    Serve,
-)
+from mastodon.wire.restore_server import REQUESTS_LIMIT, Authorise, Effect, RestoreSession, Serve
 
 RECHECK_S = 5.0
 CONNECTIONS_EACH = 16

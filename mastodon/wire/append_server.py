@@ -9,6 +9,7 @@ FRESH --Hello--> AUTHENTICATING --opened--> READY <--> IN_PACK;  READY --Finish-
 from dataclasses import dataclass
 from enum import Enum
 
+from mastodon.wire.effects import Close, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, OutOfTurn, WireError
 from mastodon.wire.hello import VERSION, hello_fits
 from mastodon.wire.messages import (
@@ -64,13 +65,6 @@ TRANSITIONS: dict[tuple[State, type[Message]], State] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
-    """Send this message."""
-
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
 class LookUp:
     """Find the machine's public key, then call ``known``."""
 
@@ -89,19 +83,6 @@ class Perform:
     """Carry out an Offer, Piece, PackEnd, NewPair, NewSnapshot, Progress or Finish, in order."""
 
     message: Message
-
-
-@dataclass(frozen=True, slots=True)
-class SecurityEvent:
-    """Somebody tried what no agent does. ``code`` is what it was answered."""
-
-    code: ErrorCode
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Close the connection when everything has been sent."""
 
 
 Effect = Send | LookUp | Open | Perform | SecurityEvent | Close

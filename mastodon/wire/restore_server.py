@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from mastodon.sealed.ledger_entries import Role
+from mastodon.wire.effects import Close, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, WireError
 from mastodon.wire.messages import Message, make_error
 from mastodon.wire.restore_messages import ALLOWED, RestoreVerb
@@ -24,13 +25,6 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
-    """Send this message."""
-
-    message: Message
-
-
-@dataclass(frozen=True, slots=True)
 class Authorise:
     """Look the client's key up, then call ``authorised`` with this request."""
 
@@ -42,19 +36,6 @@ class Serve:
     """Answer this request: it is allowed for the role."""
 
     request: Message
-
-
-@dataclass(frozen=True, slots=True)
-class SecurityEvent:
-    """Somebody tried what no client does. ``code`` is what it was answered."""
-
-    code: ErrorCode
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Close the connection when everything has been sent."""
 
 
 Effect = Send | Authorise | Serve | SecurityEvent | Close
