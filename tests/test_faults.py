@@ -18,6 +18,7 @@ from tests.compare_trees import compare_trees
 from tests.long import extent, long_test
 
 SEED = 20261124
+# Points are bounded by the 60 commits that a machine may make in an hour.
 FILES = 1500
 
 
@@ -127,7 +128,7 @@ class FaultTests(SynchronousTestCase):
         """The daemon is killed at random points of runs: the run goes on when it is back, and all is there."""
         self.here.set_up()
         takes = self.a_run_takes()
-        for _ in range(extent(share=10, whole=100)):
+        for _ in range(extent(share=10, whole=50)):
             shutil.rmtree(self.work / "agent-state")
             change_tree(self.tree, self.rng)
             agent = self.agent_process()
@@ -144,7 +145,7 @@ class FaultTests(SynchronousTestCase):
         self.here.set_up()
         start = time.monotonic()
         takes = 0.0
-        for _ in range(extent(share=10, whole=100)):
+        for _ in range(extent(share=10, whole=50)):
             agent = self.agent_process()
             time.sleep(self.rng.uniform(0.3, takes or 2.5))
             agent.kill()
@@ -212,7 +213,7 @@ class FaultTests(SynchronousTestCase):
         """Daemon and agent are killed in turn, many times; whatever was committed restores."""
         self.here.set_up()
         takes = self.a_run_takes()
-        for _ in range(extent(share=5, whole=60)):
+        for _ in range(extent(share=5, whole=40)):
             change_tree(self.tree, self.rng)
             agent = self.agent_process()
             time.sleep(self.rng.uniform(0.0, takes))
