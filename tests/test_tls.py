@@ -4,6 +4,7 @@ import datetime
 import os
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Coroutine
 from functools import wraps
@@ -404,6 +405,25 @@ class TheClientsChecks(TLSCase):
             await self.assertFailure(deferToThread(self.connect), NotMastodon)
             thread.join()
             await self.assertFailure(deferToThread(self.connect, timeout=0.05), Unreachable)
+
+    @awaited
+    async def test_cut_in_the_handshake(self) -> None:
+        """A server that dies while it shakes hands is Unreachable: to be tried again, not a wrong port."""
+        for reset in (False, True):
+            with socket.create_server(("127.0.0.1", 0)) as server:
+                self.address = server.getsockname()
+
+                def die(listener: socket.socket = server, reset: bool = reset) -> None:
+                    connection, _ = listener.accept()
+                    connection.recv(1)
+                    if reset:  # what is left unread makes the kernel reset; a linger of zero makes it sure
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.close()
+
+                thread = threading.Thread(target=die)
+                thread.start()
+                await self.assertFailure(deferToThread(self.connect), Unreachable)
+                thread.join()
 
     @awaited
     async def test_a_server_without_our_protocol(self) -> None:

@@ -299,6 +299,8 @@ def _shake_hands(stream: TLSStream, where: str, deadline: float, clock: Callable
     except ssl.SSLCertVerificationError as error:
         text = f"{where}: {error.verify_message}; name the server's key in the URL (server=PIN) or mend its certificate"
         raise BadCertificate(text) from error
+    except ssl.SSLEOFError as error:
+        raise Unreachable(f"{where}: the connection was closed in the TLS handshake") from error
     except ssl.SSLError as error:
         reason = _reason(error)
         if "no application protocol" in reason:
@@ -307,7 +309,7 @@ def _shake_hands(stream: TLSStream, where: str, deadline: float, clock: Callable
     except TimeoutError as error:
         raise Unreachable(f"{where}: no answer to the TLS handshake in time") from error
     except OSError as error:
-        raise NotMastodon(f"{where}: the connection was cut in the TLS handshake: {error.strerror}") from error
+        raise Unreachable(f"{where}: the connection was cut in the TLS handshake: {error.strerror}") from error
 
 
 def _check_server(tls: ssl.SSLObject, pins: Collection[bytes], alpn: str, where: str, introduced: bool) -> bytes:
