@@ -47,19 +47,23 @@ class AnswersTests(SynchronousTestCase):
         self.scheduler = Scheduler(self.clock)
         self.answers = Answers(self.client, self.scheduler)
         self.reads: list[tuple[Deferred[bytes], Any]] = []
+        self.unreadable: list[str] = []
         self.patch(answers, "deferToThread", self.thread)
 
-    def thread(self, read: Any, piece: Any) -> Deferred[bytes]:
+    def thread(self, read: Any, *piece: Any) -> Deferred[bytes]:
         """Reads when the test says so."""
         waiting: Deferred[bytes] = Deferred()
         self.reads.append((waiting, piece))
         return waiting
 
+    def blobs(self, request: int, blobs: list[answers.Range], missing: list[bytes]) -> BlobAnswer:
+        return BlobAnswer(request, blobs, missing, lambda path, reason: self.unreadable.append(path))
+
     def read(self) -> int:
         """Let all reads that are under way end; how many there were."""
         under_way, self.reads = self.reads, []
         for waiting, piece in under_way:
-            maybeDeferred(answers.read_piece, piece).chainDeferred(waiting)
+            maybeDeferred(answers.read_piece, *piece).chainDeferred(waiting)
         return len(under_way)
 
     def turns(self) -> None:
@@ -103,7 +107,7 @@ class AnswersTests(SynchronousTestCase):
         """From a client that takes nothing, a few pieces are read, whatever it asked for."""
         path, data = self.file(12 * DATA_LIMIT)
         self.client.takes = False
-        sent = [self.answers.send("t", BlobAnswer(n, [(path, 0, len(data))], [])) for n in range(10)]
+        sent = [self.answers.send("t", self.blobs(n, [(path, 0, len(data))], [])) for n in range(10)]
         pieces = 0
         while count := self.read():
             pieces += count
@@ -122,16 +126,44 @@ class AnswersTests(SynchronousTestCase):
                 by_request[item.request] = by_request.get(item.request, b"") + item.data
         self.assertEqual(by_request, dict.fromkeys(range(10), data))
 
-    def test_a_missing_file_ends_its_answer_alone(self) -> None:
-        """What cannot be read fails, and the next answer comes."""
-        path, data = self.file(100)
-        broken = self.answers.send("t", BlobAnswer(1, [(path + "-gone", 0, 100)], []))
-        good = self.answers.send("t", BlobAnswer(2, [(path, 0, 100)], [b"m" * 32]))
+    def finish(self) -> bytes:
+        """Let everything be read and sent; the data that came."""
+        self.turns()
         while self.read():
             self.turns()
-        self.failureResultOf(broken, FileNotFoundError)
+        return b"".join(item.data for item in self.client.got() if isinstance(item, DataItem))
+
+    def test_what_cannot_be_read_is_left_out(self) -> None:
+        """Blobs in a pack that is gone, and those behind the end of one that was cut, do not hinder the others."""
+        path, data = self.file(100)
+        blobs = [(path + "-gone", 0, 50), (path, 0, 40), (path, 40, 60), (path, 100, 9), (path, 109, DATA_LIMIT)]
+        sent = self.answers.send("t", self.blobs(1, blobs, [b"m" * 32]))
+        while self.read():
+            self.turns()
+        self.successResultOf(sent)
+        self.assertEqual(self.client.got(), [DataItem(1, data), Done(1, b"m" * 32)])
+        self.assertEqual(self.unreadable, [path + "-gone", path])
+
+    def test_a_large_blob_is_left_out_whole(self) -> None:
+        """Nothing is sent of a blob whose last byte is not there, however many pieces it would have been."""
+        short, _ = self.file(3 * DATA_LIMIT - 1)
+        path, data = self.file(3 * DATA_LIMIT)
+        sent = self.answers.send("t", self.blobs(1, [(short, 0, 3 * DATA_LIMIT), (path, 0, len(data))], []))
+        self.assertEqual(self.finish(), data)
+        self.successResultOf(sent)
+        self.assertEqual(self.unreadable, [short])
+
+    def test_a_pack_that_is_cut_in_the_middle_of_a_blob(self) -> None:
+        """When the beginning of a blob was sent and its end is gone meanwhile, that answer fails, the next comes."""
+        path, data = self.file(3 * DATA_LIMIT)
+        other, others = self.file(100)
+        broken = self.answers.send("t", self.blobs(1, [(path, 0, len(data))], []))
+        self.read()
+        os.truncate(path, DATA_LIMIT)
+        good = self.answers.send("t", self.blobs(2, [(other, 0, 100)], []))
+        self.assertEqual(self.finish(), data[:DATA_LIMIT] + others)
+        self.failureResultOf(broken, OSError)
         self.successResultOf(good)
-        self.assertEqual(self.client.got(), [DataItem(2, data), Done(2, b"m" * 32)])
 
     def test_an_item_that_cannot_be_sent(self) -> None:
         """A fault while an answer is made fails that answer, at its start and later."""
@@ -145,7 +177,7 @@ class AnswersTests(SynchronousTestCase):
         """All answers end when their connection does, those that wait too; none begins after."""
         self.client.takes = False
         path, data = self.file(10 * DATA_LIMIT)
-        sent = [self.answers.send("t", BlobAnswer(n, [(path, 0, len(data))], [])) for n in range(ACTIVE + 2)]
+        sent = [self.answers.send("t", self.blobs(n, [(path, 0, len(data))], [])) for n in range(ACTIVE + 2)]
         self.answers.close()
         sent.append(self.answers.send("t", ItemAnswer(9, [])))
         for one in sent:

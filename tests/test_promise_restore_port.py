@@ -11,6 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 from twisted.internet.defer import Deferred
 
+from mastodon.daemon.events import EventCode
+from mastodon.daemon.store import Located
 from mastodon.host.certificates import Identity, make_identity
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.book import BookContent, Card, Generation, make_book
@@ -374,5 +376,70 @@ class RequestTests(ServerTestCase):
             with self.server.restore_peer(self.tenant) as peer:
                 data, done = peer.data(FetchRequest, machine.secret.machine_id, b"x" * 32)
             self.assertEqual((data, done), (b"", Done(1, b"x" * 32)))
+
+        return self.thread(work)
+
+    def sealed_twice(self, machine: TinyMachine, size: int) -> list[tuple[bytes, int, bytes]]:
+        """A blob that the server has two sealings of, in a pack each; the newer pack has its neighbour."""
+        content = os.urandom(size)
+        renewed = TinyMachine(machine.secret, 2, record_hash(machine.pair_record))
+        older = machine.blob(BlobKind.CHUNK, (), content)
+        neighbour, newer = (renewed.blob(BlobKind.CHUNK, (), one) for one in (b"neighbour", content))
+        with self.server.append_peer() as peer:
+            peer.enter(machine.secret, b"r" * 16)
+            machine.send_pack(peer, machine.pack([older]))
+            renewed.send_pair(peer)
+            renewed.send_pack(peer, renewed.pack([neighbour, newer]))
+        return [older, newer, neighbour]
+
+    def cut(self, sealed: bytes) -> None:
+        """Cut the pack that has these bytes in their middle."""
+        for spool in self.server.spools:
+            for path in spool.glob("packs/**/*.pack"):
+                at = path.read_bytes().find(sealed)
+                if at >= 0:
+                    os.truncate(path, at + len(sealed) // 2)
+                    return
+        raise AssertionError("no pack has it")
+
+    def test_promise_p9_one_of_two_sealings_is_cut(self) -> Deferred[None]:
+        """Of a blob with one sealing in a pack that was cut the other sealing comes, and so does the cut one's
+        neighbour; all that is small and large."""
+
+        def work() -> None:
+            for size in (1000, 3_000_000):
+                machine = self.server.new_machine(self.tenant)
+                older, newer, neighbour = self.sealed_twice(machine, size)
+                self.cut(newer[2])
+                with self.server.restore_peer(self.tenant) as peer:
+                    data, done = peer.data(FetchRequest, machine.secret.machine_id, older[0] + neighbour[0])
+                self.assertEqual(data, neighbour[2] + older[2])
+                self.assertEqual(done, Done(1))
+
+        return self.thread(work)
+
+    def test_promise_p9_cut_between_lookup_and_read(self) -> Deferred[None]:
+        """A pack that is cut after its blobs were looked up costs what was in it, and is an event."""
+        store = self.server.running.store
+        locate = store.locate
+        events: list[tuple[EventCode, str]] = []
+        self.patch(store, "record", lambda code, *_, **named: events.append((code, named["detail"])))
+
+        def work() -> None:
+            machine = self.server.new_machine(self.tenant)
+            older, newer, _ = self.sealed_twice(machine, 1000)
+
+            def cut(found: Located) -> Located:
+                self.cut(newer[2])
+                return found
+
+            def located(*asked: Any) -> Deferred[Located]:
+                return locate(*asked).addCallback(cut)
+
+            self.patch(store, "locate", located)
+            with self.server.restore_peer(self.tenant) as peer:
+                self.assertEqual(peer.data(FetchRequest, machine.secret.machine_id, older[0])[0], older[2])
+            self.assertEqual([code for code, _ in events], [EventCode.PACK_LOST])
+            self.assertIn("cannot be read", events[0][1])
 
         return self.thread(work)

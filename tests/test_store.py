@@ -208,14 +208,14 @@ class IsolationTests(StoreCase):
 class LocateTests(StoreCase):
     """Where a restore reads."""
 
-    def test_neighbours_are_read_at_once(self) -> None:
-        """Blobs that lie side by side and are both wanted are one range; an unwanted one between them is left out."""
+    def test_each_sealing_has_its_place(self) -> None:
+        """What is wanted is located in the order of its pack, what is not wanted is left out."""
         blobs = [self.machine.blob(BlobKind.BUNDLE, [], b"%d" % number) for number in range(5)]
         self.send(blobs)
         wanted = [blobs[number][0] for number in (4, 0, 1, 3)]
         located = self.wait(self.store.locate(self.admin.tenant, self.machine.id, [*wanted, b"x" * 32]))
         self.assertEqual(located.missing, [b"x" * 32])
-        self.assertEqual(len(located.ranges), 2)
+        self.assertEqual([size for _, _, size in located.ranges], [len(blobs[number][2]) for number in (0, 1, 3, 4)])
         self.assertEqual(self.fetch(wanted), b"".join(blobs[number][2] for number in (0, 1, 3, 4)))
 
     def test_many_ids(self) -> None:

@@ -1,12 +1,14 @@
 """What a request on the restore port is answered with, sent piece by piece in turn.
 
 Promises: of all answers that a connection is owed only a few pieces are in memory, and none is made while the peer
-does not take what was sent before; blobs are read in threads, a few pieces ahead of the turn.
+does not take what was sent before; blobs are read in threads, a few pieces ahead of the turn. A sealing that cannot be
+read is left out, and told to whoever keeps the packs: the others come all the same.
 """
 
 import os
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 from twisted.internet.defer import Deferred, fail
@@ -26,6 +28,26 @@ ITEM_COST = 1024
 """Added to each item's size: what it costs to encode."""
 
 Range = tuple[str, int, int]
+"""Path, offset and size of one sealed blob."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one piece holds of a blob."""
+
+    blob: Range
+    offset: int
+    length: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether nothing of the blob was sent before it."""
+        return self.offset == self.blob[1]
+
+    @property
+    def end(self) -> int:
+        """Where it ends in the pack."""
+        return self.offset + self.length
 
 
 class Gone(Exception):
@@ -154,12 +176,17 @@ class ItemAnswer:
 
 
 class BlobAnswer:
-    """The bytes of a FETCH, then DONE with what is missing."""
+    """The bytes of a FETCH, then DONE with what is missing. ``unreadable`` is told path and reason."""
 
-    def __init__(self, request: int, ranges: list[Range], missing: list[bytes]) -> None:
+    def __init__(
+        self, request: int, blobs: list[Range], missing: list[bytes], unreadable: Callable[[str, str], None]
+    ) -> None:
         self._request = request
         self._missing = b"".join(missing)
-        self._pieces = cut_ranges(ranges)
+        self._pieces = cut_blobs(blobs)
+        self._unreadable = unreadable
+        self._left_out: dict[Range, str] = {}
+        self._told: set[str] = set()
         self._ready: deque[bytes] = deque()
         self._reading = False
 
@@ -189,13 +216,19 @@ class BlobAnswer:
     def _read_on(self) -> None:
         if self._pieces and not self._reading and len(self._ready) < READ_AHEAD_PIECES:
             self._reading = True
-            deferToThread(read_piece, self._pieces.popleft()).addCallback(self._have).addErrback(self._failed)
+            piece = self._pieces.popleft()
+            deferToThread(read_piece, piece, self._left_out).addCallback(self._have).addErrback(self._failed)
 
     def _have(self, data: bytes) -> None:
         self._reading = False
+        for (path, _, _), reason in self._left_out.items():
+            if path not in self._told:
+                self._told.add(path)
+                self._unreadable(path, reason)
         if not self._answers.is_active(self):
             return
-        self._ready.append(data)
+        if data:
+            self._ready.append(data)
         self._read_on()
         self._answers.wake(self)
 
@@ -203,37 +236,71 @@ class BlobAnswer:
         self._answers.end(self, failure)
 
 
-def cut_ranges(ranges: list[Range]) -> "deque[list[Range]]":
-    """The ranges cut and grouped into pieces of at most DATA_LIMIT bytes each."""
-    pieces: deque[list[Range]] = deque()
+def cut_blobs(blobs: list[Range]) -> "deque[list[Part]]":
+    """The blobs cut and grouped into pieces of at most DATA_LIMIT bytes each."""
+    pieces: deque[list[Part]] = deque()
     room = 0
-    for path, start, length in ranges:
-        offset, left = start, length
+    for blob in blobs:
+        _, offset, left = blob
         while left:
             if not room:
                 pieces.append([])
                 room = DATA_LIMIT
             taken = min(left, room)
-            pieces[-1].append((path, offset, taken))
+            pieces[-1].append(Part(blob, offset, taken))
             offset, left, room = offset + taken, left - taken, room - taken
     return pieces
 
 
-def read_piece(piece: list[Range]) -> bytes:
-    """The bytes of some ranges, in a thread. Raises OSError."""
-    parts = []
-    descriptor, opened = -1, ""
+def read_piece(piece: list[Part], left_out: dict[Range, str]) -> bytes:
+    """The bytes of a piece, in a thread, without the blobs left out; those that cannot be read are added to them.
+
+    Raises OSError when the beginning of such a blob was read in an earlier piece.
+    """
+    read = []
+    for run in _neighbours(part for part in piece if part.blob not in left_out):
+        try:
+            read.append(_read_run(run))
+            continue
+        except OSError:
+            pass  # one of them, perhaps not all: look at each
+        for part in run:
+            try:
+                read.append(_read_run([part]))
+            except OSError as error:
+                if not part.is_first:
+                    raise
+                left_out[part.blob] = str(error)
+    return read[0] if len(read) == 1 else b"".join(read)
+
+
+def _neighbours(parts: Iterable[Part]) -> list[list[Part]]:
+    """Parts that lie side by side are read at once."""
+    runs: list[list[Part]] = []
+    for part in parts:
+        if runs and runs[-1][-1].blob[0] == part.blob[0] and runs[-1][-1].end == part.offset:
+            runs[-1].append(part)
+        else:
+            runs.append([part])
+    return runs
+
+
+def _read_run(run: list[Part]) -> bytes:
+    """The bytes of neighbours. Raises OSError, also when the blob that begins here and does not end cannot be read."""
+    path, start, size = run[-1].blob
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        for path, offset, length in piece:
-            if path != opened:
-                if descriptor >= 0:
-                    os.close(descriptor)
-                descriptor, opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC), path
-            part = os.pread(descriptor, length, offset)
-            if len(part) != length:
-                raise OSError(f"{path} is shorter than the catalogue says")
-            parts.append(part)
+        data = _read_whole(descriptor, path, run[0].offset, run[-1].end - run[0].offset)
+        if run[-1].is_first:  # once its beginning is sent there is no leaving it out
+            for offset in range(run[-1].end, start + size, DATA_LIMIT):
+                _read_whole(descriptor, path, offset, min(DATA_LIMIT, start + size - offset))
     finally:
-        if descriptor >= 0:
-            os.close(descriptor)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        os.close(descriptor)
+    return data
+
+
+def _read_whole(descriptor: int, path: str, offset: int, length: int) -> bytes:
+    data = os.pread(descriptor, length, offset)
+    if len(data) != length:
+        raise OSError(f"{path} is shorter than the catalogue says")
+    return data

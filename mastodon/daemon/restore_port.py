@@ -206,7 +206,8 @@ class RestoreConnection(FramedConnection):
             self._refuse_outside_ticket(certificate)
             if isinstance(request, FetchRequest):
                 located = await self._store.locate(certificate.tenant, request.machine, _split(request.ids))
-                await self._answers.send(self._owner, BlobAnswer(number, located.ranges, located.missing))
+                answer = BlobAnswer(number, located.ranges, located.missing, self._store.pack_unreadable)
+                await self._answers.send(self._owner, answer)
                 return
             async with self._port.lists(self._owner):
                 if not self.over:

@@ -72,8 +72,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """Where blobs lie: (path, offset, length), each range holding whole blobs that were asked for; and what is not
-    there."""
+    """Where blobs lie: (path, offset, size) of each sealing; and what is not there."""
 
     ranges: list[tuple[str, int, int]]
     missing: list[bytes]
@@ -308,13 +307,10 @@ class Store:
         places = await self._of_tenant(
             tenant, machine, lambda catalogue: catalogue.locate(machine, ids, list(online))
         )
-        ranges: list[tuple[str, int, int]] = []
-        for place in places:
-            path = str(online[place.spool].path / pack_name(place.day, place.pack))
-            if ranges and ranges[-1][0] == path and sum(ranges[-1][1:]) == place.start:
-                ranges[-1] = (path, ranges[-1][1], ranges[-1][2] + place.size)
-            else:
-                ranges.append((path, place.start, place.size))
+        ranges = [
+            (str(online[place.spool].path / pack_name(place.day, place.pack)), place.start, place.size)
+            for place in places
+        ]
         there = {place.blob for place in places}
         return Located(ranges, [one for one in dict.fromkeys(ids) if one not in there])
 
@@ -385,6 +381,11 @@ class Store:
             self.log.error("an event was not written ({reason}): {detail}", reason=str(failure.value), detail=text)
 
         return self._ledger.append(event).addCallbacks(lambda _: None, lost)
+
+    def pack_unreadable(self, path: str, reason: str) -> None:
+        """A restore came upon a pack that it could not read, or not whole."""
+        self.log.error("a pack cannot be read, run `mastodon check`: {path}: {reason}", path=path, reason=reason)
+        self.record(EventCode.PACK_LOST, detail=f"cannot be read: {path}: {reason}")
 
     # Inside
 
