@@ -173,7 +173,7 @@ class DamageTests(RecoverCase):
         path.write_bytes(data[:at] + data[at + len(lost) :])
         said = self.recover(*self.keys(), spool=spool, code=1)
         self.assertEqual(len(self.files()), 2)
-        self.assertIn("it is missing where the backup is kept", said)
+        self.assertIn("it is missing where the backup is kept, or cannot be read there", said)
 
     def test_promise_p10_index_that_lies(self):
         """An index that names other places is found out, and the pack is walked instead."""

@@ -121,7 +121,8 @@ class BlobLies(LyingCase):
         backup.made.blobs[pages[1]] = []
         self.admin = FakeAdmin(backup)
         report = self.restore()
-        self.assertEqual(report.losses, ["listing from /10 up to before /20: it is missing where the backup is kept"])
+        lost = "it is missing where the backup is kept, or cannot be read there"
+        self.assertEqual(report.losses, [f"listing from /10 up to before /20: {lost}"])
         self.assertEqual(len(self.files()), 20)
 
     def test_promise_p5_page_at_another_place(self):

@@ -8,14 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 from mastodon.restore.errors import Locked, NotThere, RestoreError, WentBack
+from mastodon.restore.history import show_time
 from mastodon.restore.memory import Memory
+from mastodon.restore.present import snapshot_fields, snapshot_line
 from mastodon.sealed.hpke import SealingKey
 from mastodon.sealed.pair import EnvelopeMode, EnvelopePayload, PairRecord, ReenvelopeRecord, envelope_hash
 from mastodon.sealed.record import record_hash
 from mastodon.sealed.run import make_run
 from mastodon.sealed.snapshot import SnapshotRecord
 from mastodon.wire.messages import Message
-from mastodon.wire.restore_messages import EnvelopeItem, RunItem, SnapshotItem
+from mastodon.wire.restore_messages import Done, EnvelopeItem, RunItem, SnapshotItem, SnapshotsRequest
 from tests.fake_restore_server import Lie, fake_backup, known_from
 from tests.restore_case import FILES, LyingCase, listed
 from tests.tiny_backup import BASE_NS
@@ -57,6 +59,35 @@ class RecordLies(LyingCase):
         self.restore()
         self.assertEqual(self.files(), FILES)
         self.assertEqual(len(self.admin.session().history.snapshots), 1)
+
+    def test_promise_p5_records_without_end(self):
+        """A server that shows one page after another of records that nobody signed is left after so many."""
+        real = SnapshotRecord.read_unverified(self.backup.made.snapshots[0][0])
+        key = fake_backup(secret=b"o" * 32).secret.signing_key
+
+        def lie(request: Any, truth: list[Message]) -> list[Message]:
+            if not isinstance(request, SnapshotsRequest):
+                return truth
+            numbers = range(request.first + 2, request.first + 2 + request.limit)
+            forged = [replace(real, sequence=number, predecessor=b"p" * 32).sign(key) for number in numbers]
+            return [*(SnapshotItem(request.request, record, 1) for record in forged), Done(request.request)]
+
+        self.admin.server.lie = lie
+        self.assert_refused(text="that this machine did not sign, 1,000 so far")
+        self.assertEqual(sum(isinstance(one, SnapshotsRequest) for one in self.admin.server.requests), 1)
+
+    def test_promise_p5_both_clocks_are_shown(self):
+        """Where the server's time of a snapshot is minutes from the machine's, both are shown, to people too."""
+        ((record, _),) = self.backup.made.snapshots
+        machine_ns = SnapshotRecord.read_unverified(record).time_ns
+        for apart_s, shown in ((0, False), (299, False), (301, True), (-301, True)):
+            server_ns = machine_ns + apart_s * SECOND
+            self.backup.made.snapshots[:] = [(record, server_ns)]
+            one = self.admin.session().snapshot("latest")
+            self.assertEqual(f"{show_time(server_ns)} by the server's clock" in snapshot_line(one), shown)
+            fields = snapshot_fields(one)
+            self.assertEqual((fields["time"], fields["server_time"]), (show_time(machine_ns), show_time(server_ns)))
+            self.assertEqual((fields["time_ns"], fields["server_time_ns"]), (machine_ns, server_ns))
 
     def test_promise_p5_older_latest(self):
         """Once a newer snapshot was seen, an older one as the newest is refused, unless told to take it."""

@@ -367,7 +367,7 @@ class BoundsTests(RestoreCase):
         self.admin = FakeAdmin(backup)
         report = self.restore()
         self.assertEqual((report.lost_count, self.files()), (1, {"small": b"small"}))
-        self.assertIn("/big: it is missing where the backup is kept", report.losses[0])
+        self.assertIn("/big: it is missing where the backup is kept, or cannot be read there", report.losses[0])
 
     def test_promise_p10_blob_that_the_server_cannot_read(self):
         """A blob that the server fails at, whatever else it is asked for, costs the files in it and nothing more."""

@@ -17,6 +17,10 @@ CLOSED = (FormatError, Locked, Untrusted)
 """What one blob can suffer from; anything else ends the restore."""
 
 
+NOT_HAD = "it is missing where the backup is kept, or cannot be read there"
+"""What a source that sends nothing of a blob is taken to mean: which of the two it does not say."""
+
+
 @dataclass(frozen=True, slots=True)
 class OpenBlob:
     """A verified blob."""
@@ -73,7 +77,7 @@ class BlobReader:
         for wanted in ids:
             if wanted in found and isinstance(found[wanted], LostBlob):
                 found[wanted] = self._second_try(wanted)
-            found.setdefault(wanted, LostBlob("it is missing where the backup is kept"))
+            found.setdefault(wanted, LostBlob(NOT_HAD))
         return found
 
     def _second_try(self, wanted: bytes) -> OpenBlob | LostBlob:
@@ -86,7 +90,7 @@ class BlobReader:
 
     def sealing_that_opens(self, wanted: bytes) -> tuple[BlobHeader, bytes] | LostBlob:
         """A sealing of an id that verifies, still sealed, when the first one that came did not."""
-        result: tuple[BlobHeader, bytes] | LostBlob = LostBlob("it is missing where the backup is kept")
+        result: tuple[BlobHeader, bytes] | LostBlob = LostBlob(NOT_HAD)
         for event in self.intake.collect(self.ask([wanted])):
             if isinstance(event, Answered) or isinstance(result, tuple):
                 continue

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable
 
+from mastodon.restore.blobs import NOT_HAD
 from mastodon.restore.dispatch import Dispatcher
 from mastodon.restore.needs import Need, Piece, SmallFile
 from mastodon.restore.source import BlobCame, Intake
@@ -73,4 +74,4 @@ class Fetcher:
         for missing in self._asked.pop(event.question):
             need = self._needs.pop(missing, None)
             if need is not None:
-                self.dispatcher.lost(need, "it is missing where the backup is kept")
+                self.dispatcher.lost(need, NOT_HAD)

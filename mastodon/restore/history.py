@@ -10,13 +10,15 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from mastodon.restore.errors import NotThere
+from mastodon.restore.errors import Distrusted, NotThere
 from mastodon.restore.trust import KnownMachine
 from mastodon.sealed.errors import FormatError, Mismatch
 from mastodon.sealed.record import record_hash
 from mastodon.sealed.snapshot import SnapshotRecord
 
 SECOND = 10**9
+PASSED_OVER_LIMIT = 1000
+"""Records that do not verify before a source without an end is taken for one that makes them up."""
 _HASH_PREFIX = re.compile(r"[0-9a-f]{8,64}")
 
 
@@ -43,8 +45,11 @@ class History:
         return self.snapshots[-1] if self.snapshots else None
 
 
-def read_history(known: KnownMachine, offered: Iterable[tuple[bytes, int]]) -> History:
-    """Verify and order what a source shows; what does not verify is passed over with a warning."""
+def read_history(known: KnownMachine, offered: Iterable[tuple[bytes, int]], *, has_an_end: bool = True) -> History:
+    """Verify and order what a source shows; what does not verify is passed over with a warning.
+
+    Raises Distrusted when too much does not, of a source that can go on like that for ever.
+    """
     history = History()
     seen: set[bytes] = set()
     for data, time_ns in offered:
@@ -54,6 +59,12 @@ def read_history(known: KnownMachine, offered: Iterable[tuple[bytes, int]]) -> H
                 raise Mismatch("snapshot record of another machine")
         except FormatError as error:
             history.warnings.append(f"{known.name}: a snapshot record was passed over: {error}")
+            if len(history.warnings) >= PASSED_OVER_LIMIT and not has_an_end:
+                raise Distrusted(
+                    f"{known.name}: the server shows snapshot records that this machine did not sign, "
+                    f"{PASSED_OVER_LIMIT:,} so far: nothing is taken from it; ask its operator, or restore from the "
+                    "spools with mastodon-recover"
+                ) from None
             continue
         digest = record_hash(data)
         if digest not in seen:

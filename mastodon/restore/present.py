@@ -16,6 +16,8 @@ from mastodon.sealed.entry import Entry, EntryFlag, EntryType
 from mastodon.sealed.listing import Directory
 from mastodon.sealed.snapshot import Notice
 
+CLOCKS_AGREE_NS = 5 * 60 * 10**9
+"""A server's time of a snapshot that is further from the machine's is shown to people too."""
 _TYPES = {
     EntryType.FILE: stat.S_IFREG,
     EntryType.DIRECTORY: stat.S_IFDIR,
@@ -42,6 +44,7 @@ def snapshot_fields(one: Snapshot) -> dict[str, Any]:
         "time_ns": record.time_ns,
         "time": show_time(record.time_ns),
         "server_time_ns": one.server_time_ns,
+        "server_time": show_time(one.server_time_ns) if one.server_time_ns else "",
         "counts": {reason.name.lower(): count for reason, count in record.counts},
         "root": record.root.hex(),
         "pair": record.pair.hex(),
@@ -55,7 +58,10 @@ def snapshot_line(one: Snapshot) -> str:
     record = one.record
     counts = ", ".join(f"{count} {reason.name.lower().replace('_', ' ')}" for reason, count in record.counts if count)
     status = record.status.name.lower()
-    noticed = "; ".join([counts, *notices(record.notices)] if counts else notices(record.notices))
+    noted = [counts] if counts else []
+    if one.server_time_ns and abs(one.server_time_ns - record.time_ns) > CLOCKS_AGREE_NS:
+        noted.append(f"{show_time(one.server_time_ns)} by the server's clock")
+    noticed = "; ".join([*noted, *notices(record.notices)])
     return f"{record.sequence:6}  {show_time(record.time_ns)}  {status:10}  {one.hash.hex()[:16]}  {noticed}".rstrip()
 
 

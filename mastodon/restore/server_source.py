@@ -82,6 +82,8 @@ class _Question:
 class ServerSource:
     """Implements Source over one connection, made when it is first needed. ``connect`` makes one."""
 
+    has_an_end = False
+
     def __init__(
         self, connect: Callable[[], Stream], *, sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic, tell: Callable[[str], None] = lambda line: None,

@@ -35,7 +35,9 @@ class Session:
     @cached_property
     def history(self) -> History:
         """The machine's snapshots, checked against the newest seen before. Raises WentBack."""
-        history = read_history(self.known, self.source.snapshots(self.known.machine))
+        history = read_history(
+            self.known, self.source.snapshots(self.known.machine), has_an_end=self.source.has_an_end
+        )
         for warning in history.warnings:
             self._warn(warning)
         try:

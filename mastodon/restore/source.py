@@ -68,7 +68,9 @@ class PairSource(Protocol):
 
 
 class Source(PairSource, Protocol):
-    """A place that has backups of machines."""
+    """A place that has backups of machines. ``has_an_end``: it cannot make up records for ever."""
+
+    has_an_end: bool
 
     def snapshots(self, machine: bytes) -> Iterable[tuple[bytes, int]]:
         """All snapshot records, each with the time at which the server took it."""

@@ -18,6 +18,8 @@ OPEN_PACKS = 64
 class SpoolSource:
     """Implements Source over the packs and ledgers of spools."""
 
+    has_an_end = True
+
     def __init__(self, roots: Sequence[Path], records: LedgerRecords, warn: Callable[[str], None]) -> None:
         self._warn = warn
         self._roots = roots
