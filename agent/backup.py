@@ -20,7 +20,7 @@ from mastodon.sealed.pair import PairRecord
 from mastodon.sealed.record import record_hash
 from mastodon.sealed.run import KEY_LENGTH, make_run, run_id
 from mastodon.sealed.snapshot import INCOMPLETE, Notice, SnapshotRecord, SnapshotStatus
-from mastodon.wire.messages import Committed, Missing
+from mastodon.wire.messages import Answer, Committed, Missing
 from mastodon_agent import facts, packing, state
 from mastodon_agent.content_map import ContentMap
 from mastodon_agent.intake import Intake, Note, OldPages, Tally
@@ -35,6 +35,7 @@ from mastodon_agent.trust_memory import TrustMemory
 PASSES = 4
 COMMITS = 4
 TICK_S = 0.2
+LAST_SEQUENCE = (1 << 64) - 1
 
 
 class NothingCommitted(Exception):
@@ -116,7 +117,7 @@ class Backup:
     def run(self) -> Outcome:
         """Back everything up. Raises NothingCommitted, and what the session raises."""
         answer = self._session.answer
-        self._head = answer.head_sequence, answer.head_hash
+        self._take_head(answer)
         self._look_back(answer.head_sequence, answer.head_hash, answer.ledger_head)
         pair = self._settle_pair(answer.pair)
         secret, clocks = self._job.secret, self._clocks
@@ -140,6 +141,15 @@ class Backup:
         finally:
             sealing.close()
             known.close()
+
+    def _take_head(self, answer: Answer) -> None:
+        """What the next snapshot follows."""
+        if answer.head_sequence >= LAST_SEQUENCE:
+            raise NothingCommitted(
+                f"the server says that snapshot {answer.head_sequence} of this machine is there, and no number comes "
+                "after that: ask its operator"
+            )
+        self._head = answer.head_sequence, answer.head_hash
 
     def _look_back(self, sequence: int, hash: bytes, ledger_head: bytes) -> None:
         """Compare what is remembered with what the server has."""
@@ -212,7 +222,11 @@ class Backup:
             if result.more:  # than it can name: look at everything, and ask about everything
                 known.clear()
                 reread = True
-        raise NothingCommitted("the server keeps losing pieces that it has acknowledged: ask its operator")
+        raise NothingCommitted(
+            "the server keeps losing pieces that it has acknowledged: ask its operator to run `mastodon check`; if it "
+            "says that all is well, somebody else may be using this machine's key (a later release renews it with "
+            "`machine renew`)"
+        )
 
     def commit(
         self, pair: PairRecord, root: bytes, status: SnapshotStatus, tally: Tally
@@ -232,7 +246,7 @@ class Backup:
             except SnapshotRefused as error:
                 refusal = str(error)
                 answer = self._session.refresh()
-                self._head = answer.head_sequence, answer.head_hash
+                self._take_head(answer)
                 continue
             if isinstance(word, Committed):
                 self._head = record.sequence, record_hash(signed)

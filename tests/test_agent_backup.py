@@ -17,6 +17,7 @@ from mastodon.sealed.entry_codec import encode_entry
 from mastodon.sealed.listing import decode_page
 from mastodon.sealed.pair import PairRecord
 from mastodon.sealed.snapshot import Reason, SnapshotStatus
+from mastodon_agent.backup import NothingCommitted
 from mastodon_agent.pages import ListingBuilder, entry_length
 from mastodon_agent.records import NO_ROW
 from mastodon_agent.state import ListingWriter
@@ -349,6 +350,17 @@ class SnapshotTests(AgentCase):
         outcome = self.back_up(session=session)
         self.assertEqual(outcome.sequence, 3)
         self.assertEqual(len(self.vault.snapshots), 3)
+
+    def test_a_head_that_nothing_can_follow(self):
+        """A server that names the last number there is, at once or after a refusal, gets no snapshot, which is told."""
+        self.write("a")
+        self.back_up()
+        session = self.session_behind()
+        self.patch(self.vault, "head", lambda: (2**64 - 1, b"h" * 32))
+        for tried in (session, FolderSession(self.vault)):
+            error = self.assertRaises(NothingCommitted, self.back_up, session=tried)
+            self.assertIn("no number comes after that: ask its operator", str(error))
+        self.assertEqual(len(self.vault.snapshots), 2)
 
     def session_behind(self):
         """A session that was opened before another run committed."""
