@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from bench.installation import free_port
 from bench.measure import Command
 
 PASSWORD = "x" * 20
@@ -39,11 +40,6 @@ class Tool(Protocol):
 
     def kept(self) -> int:
         """Bytes that the server now keeps."""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def wait_for_port(port: int) -> None:
