@@ -4,6 +4,9 @@
     python -m bench.corpus many DIR [--seed N] [--files N]     very many very small files
     python -m bench.corpus big DIR [--seed N] [--mb N]         one random and one database-like file
     python -m bench.corpus mutate DIR [--seed N]               a day of changes to a lamp tree
+
+A lamp tree of the usual size has 62,023 files and 1.34 GB and is made in about a minute; `many --files 1000000` takes
+about two minutes and 5 GB of disk. A small lamp tree: `--files 500 --pictures 10 --mb 1`.
 """
 
 import argparse
@@ -67,8 +70,11 @@ class Source:
 class Lamp:
     """A web server's tree below ``top``."""
 
-    def __init__(self, top: Path, source: Source, count: int) -> None:
+    def __init__(
+        self, top: Path, source: Source, count: int, pictures: int = PICTURES, megabytes: int = DATABASE_MB
+    ) -> None:
         self.top, self.source, self.count = top, source, count
+        self.pictures, self.megabytes = pictures, megabytes
         self.folders: list[Path] = []
         self.texts: list[bytes] = []
 
@@ -79,7 +85,7 @@ class Lamp:
         self.texts = [self.source.code(200_000) for _ in range(40)]
         self._folders()
         self._sources()
-        for number in range(PICTURES):
+        for number in range(self.pictures):
             path = rng.choice(self.folders) / f"img{number:05}.jpg"
             self.source.write(path, rng.randbytes(rng.randrange(20_000, 400_000)))
         self._databases_and_logs()
@@ -116,7 +122,7 @@ class Lamp:
         (self.top / "var/lib/mysql").mkdir(parents=True)
         for name in DATABASES:
             with open(self.top / f"var/lib/mysql/{name}.ibd", "wb") as file:
-                file.writelines(self.source.database(DATABASE_MB))
+                file.writelines(self.source.database(self.megabytes))
         (self.top / "var/log").mkdir(parents=True)
         for number in range(12):
             self.source.write(self.top / f"var/log/access.log.{number}", self._text(190_000) * 8)
@@ -199,15 +205,16 @@ def main() -> None:
     parser.add_argument("top", type=Path)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--files", type=int, help="60,000 for lamp, 200,000 for many")
-    parser.add_argument("--mb", type=int, default=1024)
+    parser.add_argument("--pictures", type=int, default=PICTURES, help="of a lamp tree (default: %(default)s)")
+    parser.add_argument("--mb", type=int, help=f"of each of a lamp tree's databases ({DATABASE_MB}); of big (1,024)")
     chosen = parser.parse_args()
     source = Source(chosen.seed)
     if chosen.kind == "lamp":
-        Lamp(chosen.top, source, chosen.files or 60_000).make()
+        Lamp(chosen.top, source, chosen.files or 60_000, chosen.pictures, chosen.mb or DATABASE_MB).make()
     elif chosen.kind == "many":
         make_many(chosen.top, source, chosen.files or 200_000)
     elif chosen.kind == "big":
-        make_big(chosen.top, source, chosen.mb)
+        make_big(chosen.top, source, chosen.mb or 1024)
     else:
         mutate(chosen.top, source)
 

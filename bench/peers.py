@@ -1,5 +1,6 @@
 """The tools a user would pick instead. docs/development.md says how to get current versions of them."""
 
+import json
 import os
 import shutil
 import signal
@@ -29,8 +30,8 @@ class Tool(Protocol):
     def backup(self, data: Path) -> Command:
         """Backs up ``data`` as it is now."""
 
-    def restore(self, to: Path) -> Command:
-        """Brings the newest backup back below ``to``."""
+    def restore(self, to: Path, first: bool = False) -> Command:
+        """Brings the newest backup, or the first, back below ``to``."""
 
     def single(self, to: Path, inner: str) -> Command:
         """Brings one file back, by its path inside the data."""
@@ -40,6 +41,12 @@ class Tool(Protocol):
 
     def kept(self) -> int:
         """Bytes that the server now keeps."""
+
+    def gpg_seconds(self) -> float | None:
+        """How long gpg ran since this was last asked; None where the tool has nothing to do with it."""
+
+    def versions(self) -> list[str]:
+        """What it is made of, as the programs say."""
 
 
 def wait_for_port(port: int) -> None:
@@ -62,6 +69,11 @@ def end(server: subprocess.Popen[bytes] | None) -> None:
     if server is not None:
         server.send_signal(signal.SIGTERM)
         server.wait()
+
+
+def first_line(*argv: str) -> str:
+    """What a program says of its version."""
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.partition("\n")[0].strip()
 
 
 def run(argv: list[str], env: dict[str, str] | None = None) -> None:
@@ -109,8 +121,14 @@ class Restic:
     def backup(self, data: Path) -> Command:
         return Command([*self.base, "backup", "."], self.env, str(data))
 
-    def restore(self, to: Path) -> Command:
-        return Command([*self.base, "restore", "latest", "--sparse", "--target", str(to)], self.env)
+    def restore(self, to: Path, first: bool = False) -> Command:
+        snapshot = self._first() if first else "latest"
+        return Command([*self.base, "restore", snapshot, "--sparse", "--target", str(to)], self.env)
+
+    def _first(self) -> str:
+        argv = [*self.base, "snapshots", "--json"]
+        said = subprocess.run(argv, env={**os.environ, **self.env}, check=True, capture_output=True).stdout
+        return str(min(json.loads(said), key=lambda snapshot: str(snapshot["time"]))["id"])
 
     def single(self, to: Path, inner: str) -> Command:
         return Command([*self.base, "restore", "latest", "--target", str(to), "--include", "/" + inner], self.env)
@@ -120,6 +138,12 @@ class Restic:
 
     def kept(self) -> int:
         return bytes_below(self.repository)
+
+    def gpg_seconds(self) -> None:
+        return None
+
+    def versions(self) -> list[str]:
+        return [first_line("restic", "version"), first_line("rclone", "version"), first_line("openssl", "version")]
 
 
 class Borg:
@@ -154,8 +178,9 @@ class Borg:
         self.count += 1
         return self._command(["create", "--compression", "zstd,3", f"{self.repository}::a{self.count}", "."], data)
 
-    def restore(self, to: Path) -> Command:
-        return self._command(["extract", "--sparse", "--numeric-ids", f"{self.repository}::a{self.count}"], to)
+    def restore(self, to: Path, first: bool = False) -> Command:
+        archive = f"{self.repository}::a{1 if first else self.count}"
+        return self._command(["extract", "--sparse", "--numeric-ids", archive], to)
 
     def single(self, to: Path, inner: str) -> Command:
         return self._command(["extract", f"{self.repository}::a{self.count}", inner], to)
@@ -165,3 +190,50 @@ class Borg:
 
     def kept(self) -> int:
         return bytes_below(self.work / "repo")
+
+    def gpg_seconds(self) -> None:
+        return None
+
+    def versions(self) -> list[str]:
+        return [first_line("borg", "--version")]
+
+
+class Bare:
+    """What the machine itself takes: tar into a file and out of it, `find` for a run without changes. No network, no
+    encryption, nothing durable. What is no tool's to beat, but what each can be measured by."""
+
+    def __init__(self, work: Path) -> None:
+        require("tar", "find")
+        self.archives, self.data = work / "archives", Path()
+        self.count = 0
+
+    def start(self) -> None:
+        self.archives.mkdir()
+
+    def stop(self) -> None:
+        """Nothing was started."""
+
+    def backup(self, data: Path) -> Command:
+        """The first time tar, then `find`, with an eye on each inode."""
+        self.count += 1
+        if self.count == 1:
+            return Command(["tar", "--xattrs", "-S", "-cf", str(self.archives / "tar"), "."], cwd=str(data))
+        return Command(["find", ".", "-printf", "%T@ %C@ %i %s %p\\n"], cwd=str(data))
+
+    def restore(self, to: Path, first: bool = False) -> Command:
+        return Command(["tar", "--xattrs", "--numeric-owner", "-xpf", str(self.archives / "tar"), "-C", str(to)])
+
+    def single(self, to: Path, inner: str) -> Command:
+        return Command(["tar", "-xpf", str(self.archives / "tar"), "-C", str(to), f"./{inner}"])
+
+    def restored(self, to: Path) -> Path:
+        return to
+
+    def kept(self) -> int:
+        return bytes_below(self.archives)
+
+    def gpg_seconds(self) -> None:
+        return None
+
+    def versions(self) -> list[str]:
+        return [first_line("tar", "--version"), first_line("find", "--version")]

@@ -4,15 +4,21 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench.compare import differences
+from bench.chart import bars, lines, page
+from bench.compare import Comparison
 from bench.corpus import Source, make_many
 from bench.measure import Command, CommandFailed, Cost, measure
-from bench.run import table
+from bench.report import ratios, table
 
 MIB = 1 << 20
+
+
+def differences(one: Path, two: Path) -> list[str]:
+    return list(Comparison(bytes(one), bytes(two)).differences())
 
 
 def rewrite_in_place(path: Path) -> None:
@@ -50,7 +56,7 @@ class CompareTests(SynchronousTestCase):
 
     def test_equal_trees_have_no_differences(self) -> None:
         """Two trees made alike compare equal."""
-        self.assertEqual(differences(str(self.tree()), str(self.tree())), [])
+        self.assertEqual(differences(self.tree(), self.tree()), [])
 
     def test_each_kind_of_difference_is_found(self) -> None:
         """Contents, modes, times, targets, what is missing or new, broken links, filled holes: each alone."""
@@ -83,7 +89,7 @@ class CompareTests(SynchronousTestCase):
         for number, change in enumerate(changes):
             top = self.tree()
             change(top)
-            self.assertEqual(len(differences(str(self.tree()), str(top))), 1, f"change {number}")
+            self.assertEqual(len(differences(self.tree(), top)), 1, f"change {number}")
 
 
 class MeasureTests(SynchronousTestCase):
@@ -109,3 +115,37 @@ class TableTests(SynchronousTestCase):
         *_, row = table({"tool": runs})
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         self.assertEqual((cells[:3], cells[-1]), (["tool", "restore", "3.0"], "2"))
+
+    def test_ratios_of_medians_beside_what_is_promised(self) -> None:
+        """A ratio is of medians; one that is above its floor is said to be missed; gpg's time is taken off apart."""
+
+        def runs(*walls: float, gpg: float | None = None) -> list[dict[str, Cost]]:
+            return [{"first": Cost(wall, 0, 1, 0), "single file": Cost(wall, 0, 1, 0, gpg=gpg)} for wall in walls]
+
+        text = "\n".join(ratios({"mastodon": runs(4, 5, 90, gpg=3.0), "restic": runs(10, 9, 11)}, lamp=True))
+        self.assertIn("| first, wall | 0.50 (≤ 0.5) |", text)
+        self.assertIn("| single file, wall | 0.50 |", text)
+        self.assertIn("| single file, wall without gpg | 0.20 (≤ 0.9) |", text)
+        missed = "\n".join(ratios({"mastodon": runs(6), "restic": runs(10)}, lamp=True))
+        self.assertIn("| first, wall | 0.60 (≤ 0.5, MISSED) |", missed)
+        many = "\n".join(ratios({"mastodon": runs(6), "restic": runs(10)}, lamp=False))
+        self.assertIn("| first, wall | 0.60 (≤ 0.6) |", many)
+
+
+class ChartTests(SynchronousTestCase):
+    def test_bars_are_as_long_as_their_values(self) -> None:
+        """The SVG is well-formed, whatever the names; a bar of half the value has half the length."""
+        root = ElementTree.fromstring(page([bars("a & b", "s", {"<step>": {"one": 10.0, "two": 5.0}})]))
+        lengths = [float(bar.get("width", "")) for bar in root.iter() if bar.get("height") == "12"]
+        self.assertEqual(len(lengths), 2)
+        self.assertAlmostEqual(lengths[0], 2 * lengths[1], delta=0.1)
+
+    def test_lines_have_a_point_for_each_value(self) -> None:
+        """On plain and logarithmic axes each value is a point inside the picture; bigger values lie higher."""
+        for log in (False, True):
+            root = ElementTree.fromstring(page([lines("t", "x", "y", {"a": [(1, 3), (10, 300), (100, 0)]}, log)]))
+            points = [(float(one.get("cx", "")), float(one.get("cy", ""))) for one in root.iter() if one.get("cx")]
+            self.assertEqual(len(points), 3)
+            self.assertGreater(points[0][1], points[1][1])
+            for x, y in points:
+                self.assertTrue(0 <= x <= 720 and 0 <= y <= 360)
