@@ -53,7 +53,7 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to back up, and how."""
+    """What to back up, and how. ``slowest_rate``: the bytes a second to which sending may be held; 0: to none."""
 
     secret: MachineSecret
     credentials: Credentials
@@ -62,6 +62,7 @@ class Job:
     excludes: tuple[bytes, ...]
     reread: bool = False
     checkpoint_s: float = 1800.0
+    slowest_rate: int = 0
 
 
 @dataclass(slots=True)
@@ -128,7 +129,7 @@ class Backup:
             lambda: BlobSealer(secret.machine_id, run_id(run), run_key), clocks.random_bytes, sealing_threads()
         )
         try:
-            target = min(packing.TARGET, answer.pack_limit // 2)
+            target = packing.target_size(answer.pack_limit, self._job.slowest_rate)
             packs = packing.PackMaker(secret.machine_id, run, clocks.steady, target)
             has_some = answer.stored_blobs > 0
             outlet = Outlet(secret.id_key, known, sealing, packs, self._session, has_some, answer.window)

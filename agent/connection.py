@@ -1,9 +1,9 @@
 """The run's connection to the append port: takes requests from the run, sees each answered, whatever the network does.
 
 Promises: a request is sent again on the next connection until its answer has come, in the order in which it was made;
-while there is nothing else to say, a sign of life goes out; the server's pace is kept; nothing is tried for longer than
-``patience`` without an answer coming. Threads: one that connects and sends, one that receives. The run's own thread
-only puts requests in and takes events out.
+while there is nothing else to say, a sign of life goes out; the server's pace and this machine's limit are kept;
+nothing is tried for longer than ``patience`` without an answer coming. Threads: one that connects and sends, one that
+receives. The run's own thread only puts requests in and takes events out.
 """
 
 import random
@@ -34,7 +34,8 @@ from mastodon.wire.messages import (
     Progress,
     Wanted,
 )
-from mastodon_agent.pace import Throttle
+from mastodon_agent.outstanding import Outstanding, Request, Subject
+from mastodon_agent.pace import Throttle, unlimited
 from mastodon_agent.packing import SealedPack
 from mastodon_agent.refusals import NoConnection, ServerRefused, final, given_up
 from mastodon_agent.session import Durable, Offended, SessionEvent, SnapshotRefused, Wants
@@ -43,15 +44,6 @@ KEEPALIVE_S = 15.0
 SILENCE_S = 45.0
 FINISH_S = 10.0
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
-
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    """Something asked of the server. ``messages`` is what to say, for each connection anew."""
-
-    key: bytes | int
-    subject: NewPair | Offer | SealedPack | NewSnapshot
-    is_sent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +56,14 @@ class Patience:
 
 
 class Connection:
-    """A session over the network (session.py). ``connect`` opens a TLS stream; ``clock`` gives seconds."""
+    """A session over the network (session.py).
+
+    ``connect`` opens a TLS stream; ``clock`` gives seconds, ``limit`` the bytes a second that may be sent (0: any).
+    """
 
     def __init__(
         self, connect: Callable[[], TLSStream], introduction: Introduction, patience: Patience,
-        clock: Callable[[], float], said: Callable[[str], None],
+        clock: Callable[[], float], said: Callable[[str], None], limit: Callable[[], int] = unlimited,
     ) -> None:  # fmt: skip
         self._connect = connect
         self._introduction = introduction
@@ -76,7 +71,7 @@ class Connection:
         self._clock = clock
         self._said = said
         self._changed = threading.Condition()
-        self._requests: list[_Request] = []
+        self._requests = Outstanding(clock)
         self._events: deque[SessionEvent] = deque()
         self._failure: Exception | None = None
         self._answer: Answer | None = None
@@ -89,12 +84,12 @@ class Connection:
         self._reason = ""
         self._client: AppendClient | None = None
         self._stream: TLSStream | None = None
-        self._good_at = clock()
         self._moved_at = clock()
         """When the server last took something from us."""
+        self._said_at = clock()
         self._retry_after = 0.0
         self._progress = (0, 0)
-        self._throttle = Throttle(clock)
+        self._throttle = Throttle(clock, limit)
         self._thread = threading.Thread(target=self._live, name="connection", daemon=True)
 
     # What the run calls
@@ -175,13 +170,10 @@ class Connection:
         if self._thread.ident is not None:
             self._thread.join(FINISH_S)
 
-    def _ask(self, key: bytes | int, subject: NewPair | Offer | SealedPack | NewSnapshot) -> _Request:
-        request = _Request(key, subject)
+    def _ask(self, key: bytes | int, subject: Subject) -> Request:
         with self._changed:
             self._demand_health()
-            if not self._requests:
-                self._good_at = self._clock()  # until now there was nothing to answer
-            self._requests.append(request)
+            request = self._requests.ask(key, subject)
             self._changed.notify_all()
         return request
 
@@ -202,11 +194,11 @@ class Connection:
         while not self._is_over():
             error = self._one_connection()
             patience = self._how_patient()
-            if self._hellos and self._clock() - self._good_at < wait:
+            if self._hellos and self._clock() - self._requests.good_at < wait:
                 wait = FIRST_WAIT_S
             pause = max(wait, self._retry_after) * (0.75 + self._patience.random() / 2)
             self._retry_after = 0.0
-            if not self._is_over() and self._clock() + pause - self._good_at > patience:
+            if not self._is_over() and self._clock() + pause - self._requests.good_at > patience:
                 self._fail(given_up(patience, error, answered=self._hellos > 0))
             if self._is_over():
                 return
@@ -220,7 +212,7 @@ class Connection:
 
     def _time_left(self) -> float:
         """With the lock held: seconds until what is asked for should have been answered, or at least taken."""
-        return max(self._good_at, self._moved_at) + self._how_patient() - self._clock()
+        return max(self._requests.good_at, self._moved_at) + self._how_patient() - self._clock()
 
     def _is_over(self) -> bool:
         return self._closing or self._is_finishing or self._failure is not None
@@ -247,7 +239,7 @@ class Connection:
         with self._changed:
             self._cut()
             if self._hellos > hellos and not self._requests:
-                self._good_at = self._clock()  # nothing was owed to us
+                self._requests.all_is_well()
         receiver.join()
         stream.close()
         return self._reason or "the connection was closed"
@@ -258,12 +250,12 @@ class Connection:
 
     def _send(self, stream: TLSStream, client: AppendClient) -> None:
         hellos = self._hellos
-        said_at = self._clock()
+        self._said_at = self._clock()
         while True:
             with self._changed:
                 ready = self._hellos > hellos
-                due = said_at + KEEPALIVE_S - self._clock()
-                request = next((one for one in self._requests if not one.is_sent), None) if ready else None
+                due = self._said_at + KEEPALIVE_S - self._clock()
+                request = self._requests.next_unsent() if ready else None
                 finish = self._finish if ready else None
                 if self._lost or self._closing:
                     return
@@ -276,46 +268,53 @@ class Connection:
                 if request is not None:
                     request.is_sent = True
             if request is not None:
-                self._send_request(stream, client, request)
+                self._send_request(stream, client, request.subject)
             elif finish is not None:
                 self._finish = None
-                stream.send(self._say(client, finish))
+                self._say(stream, client, finish)
             else:
-                stream.send(self._say(client, Progress(*self._progress)))
-            said_at = self._clock()
+                self._say(stream, client, Progress(*self._progress))
 
-    def _send_request(self, stream: TLSStream, client: AppendClient, request: _Request) -> None:
-        subject = request.subject
+    def _send_request(self, stream: TLSStream, client: AppendClient, subject: Subject) -> None:
         if not isinstance(subject, SealedPack):
-            stream.send(self._say(client, subject))
+            self._keep_pace(stream, client, self._say(stream, client, subject))
             return
         for part in subject.parts:
-            for at in range(0, len(part), PIECE_LIMIT):
-                piece = part if len(part) <= PIECE_LIMIT else part[at : at + PIECE_LIMIT]
+            at = 0
+            while at < len(part):
+                length = self._throttle.slice(PIECE_LIMIT)
+                piece = part if len(part) <= length else part[at : at + length]
                 if self._lost:
                     return
-                stream.send(self._say(client, Piece(piece)))
+                self._say(stream, client, Piece(piece))
                 self._moved_at = self._clock()
-                pause = self._throttle.spend(len(piece))
-                while pause > 0:
-                    self._rest(stream, client, pause)
-                    pause = self._throttle.spend(0)
-        stream.send(self._say(client, PackEnd(subject.id)))
+                self._keep_pace(stream, client, len(piece))
+                at += len(piece)
+        self._say(stream, client, PackEnd(subject.id))
 
-    def _rest(self, stream: TLSStream, client: AppendClient, pause: float) -> None:
-        """Keep the server's pace: send nothing but signs of life for so long."""
+    def _say(self, stream: TLSStream, client: AppendClient, message: Message) -> int:
+        """Send a message; its length."""
         with self._changed:
-            self._changed.wait_for(lambda: self._lost or self._closing, min(pause, KEEPALIVE_S, self._time_left()))
-            if self._lost or self._closing:
-                raise ConnectionLost(self._reason)
-            if self._time_left() <= 0:
-                raise ConnectionLost("the server slows everything down to nothing")
-        if pause >= KEEPALIVE_S:
-            stream.send(self._say(client, Progress(*self._progress)))
+            data = client.say(message)
+        stream.send(data)
+        self._said_at = self._clock()
+        return len(data)
 
-    def _say(self, client: AppendClient, message: Message) -> bytes:
-        with self._changed:
-            return client.say(message)
+    def _keep_pace(self, stream: TLSStream, client: AppendClient, length: int) -> None:
+        """After so many bytes, send nothing but signs of life for as long as it takes."""
+        pause = self._throttle.spend(length)
+        while pause > 0:
+            due = self._said_at + KEEPALIVE_S - self._clock()
+            if due <= 0:
+                self._say(stream, client, Progress(*self._progress))
+                continue
+            with self._changed:
+                self._changed.wait_for(lambda: self._lost or self._closing, min(pause, due, self._time_left()))
+                if self._lost or self._closing:
+                    raise ConnectionLost(self._reason)
+                if self._time_left() <= 0:
+                    raise ConnectionLost("the server slows everything down to nothing")
+            pause = self._throttle.spend(0)
 
     # The thread that receives
 
@@ -351,21 +350,19 @@ class Connection:
 
     def _enter(self, answer: Answer) -> None:
         if self._answer is None:
-            self._good_at = self._clock()
+            self._requests.all_is_well()
         self._answer = answer
         self._hellos += 1
         self._throttle.set_rate(answer.pace)
-        for request in self._requests:
-            request.is_sent = False
+        self._requests.say_all_again()
 
     def _hear(self, message: Message) -> None:
         if isinstance(message, Wanted):
-            request = self._answered(message.number)
-            if request is not None and isinstance(request.subject, Offer):
-                self._events.append(Wants(message.number, _bits(message.bitmap, len(request.subject.ids) // 32)))
+            offer = self._requests.answered(message.number)
+            if isinstance(offer, Offer):
+                self._events.append(Wants(message.number, _bits(message.bitmap, len(offer.ids) // 32)))
         elif isinstance(message, Ack):
-            request = self._answered(message.id)
-            if request is not None and isinstance(request.subject, SealedPack):
+            if isinstance(self._requests.answered(message.id), SealedPack):
                 self._events.append(Durable(message.id))
         elif isinstance(message, Committed | Missing):
             self._settle_commit(message)
@@ -374,21 +371,9 @@ class Connection:
         elif isinstance(message, Pace):
             self._throttle.set_rate(message.bytes_per_second)
 
-    def _answered(self, key: bytes | int) -> _Request | None:
-        for request in self._requests:
-            if request.key == key:
-                self._requests.remove(request)
-                self._good_at = self._clock()
-                return request
-        return None
-
     def _settle_commit(self, word: Committed | Missing | SnapshotRefused) -> None:
-        for request in self._requests:
-            if isinstance(request.subject, NewSnapshot):
-                self._requests.remove(request)
-                self._good_at = self._clock()
-                self._committed = word
-                return
+        if self._requests.settle_snapshot():
+            self._committed = word
 
     # What is refused
 
@@ -412,16 +397,11 @@ class Connection:
 
     def _offend(self, ids: Sequence[bytes]) -> bool:
         """The pack that was refused for these blobs, if it is one of ours."""
-        offending = set(ids)
         with self._changed:
-            for request in self._requests:
-                pack = request.subject
-                if isinstance(pack, SealedPack) and offending.intersection(blob[0] for blob in pack.blobs):
-                    self._requests.remove(request)
-                    self._good_at = self._clock()
-                    self._events.append(Offended(pack.id, tuple(ids)))
-                    return True
-        return False
+            pack = self._requests.refused(ids)
+            if pack is not None:
+                self._events.append(Offended(pack.id, tuple(ids)))
+        return pack is not None
 
     def _fail(self, failure: Exception) -> None:
         with self._changed:

@@ -19,7 +19,7 @@ from mastodon.sealed.snapshot import INCOMPLETE, SnapshotStatus
 from mastodon.sealed.url import MachineUrl
 from mastodon.wire.append_client import Introduction
 from mastodon.wire.messages import Finish
-from mastodon_agent import state
+from mastodon_agent import niceness, splay, state
 from mastodon_agent.backup import Backup, Clocks, Job, NothingCommitted, Outcome
 from mastodon_agent.connection import Connection, Patience
 from mastodon_agent.console import Console
@@ -30,11 +30,12 @@ from mastodon_agent.intake import ReaderCrashed
 from mastodon_agent.lock import RunLock
 from mastodon_agent.options import Options, UsageError, parse_options
 from mastodon_agent.pairing import Credentials, RecipientsRefused, load_recipients
-from mastodon_agent.progress import ProgressBar
+from mastodon_agent.progress import ProgressBar, duration_text
 from mastodon_agent.reader_process import ReaderProcess, ReaderSetting
 from mastodon_agent.refusals import NoConnection, ServerRefused
 from mastodon_agent.ring import OtherEnded
-from mastodon_agent.scan import OldListing, Scan, ScanRules
+from mastodon_agent.old_listing import OldListing
+from mastodon_agent.scan import Scan, ScanRules
 from mastodon_agent.trust_memory import TrustMemory
 
 COMPLETE, PARTIAL, NOTHING, USAGE, NO_CONNECTION = range(5)
@@ -44,6 +45,9 @@ NONCE_LENGTH = 16
 
 class Interrupted(Exception):
     """Somebody ended the run."""
+
+
+WHILE_RUNNING = "interrupted; what was sent is kept, the next run goes on from there"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _end(console, USAGE, str(error))
     except NoConnection as error:
         return _end(console, NO_CONNECTION, str(error))
-    except (KeyboardInterrupt, Interrupted):
-        return _end(console, NOTHING, "interrupted; what was sent is kept, the next run goes on from there")
+    except (KeyboardInterrupt, Interrupted) as error:
+        return _end(console, NOTHING, str(error) or WHILE_RUNNING)
     except BrokenPipeError:
         return NOTHING
     except (NothingCommitted, ServerRefused, ReaderCrashed, DiskError, RecipientsRefused, FormatError) as error:
@@ -100,20 +104,33 @@ def _run(options: Options, console: Console) -> int:
         text = explain(options.explain, options.tree(), options.rules, options.one_file_system)
         console.result("explain", text=text)
         return COMPLETE
+    if options.nice is not None:
+        niceness.apply(options.nice, console.say)
     if options.dry_run:
         return _dry_run(options, console)
+    assert options.url is not None  # parse_options sees to that
     _make_state_directory(options.state)
+    signal.signal(signal.SIGTERM, _interrupt)
+    if options.splay_s:
+        _wait_for_turn(splay.delay(MachineSecret(options.url.secret).machine_id, options.splay_s), console)
     lock = RunLock(options.state)
     if not lock.take():
         console.say("another run is still at work; this one has nothing to do")
         return COMPLETE
-    assert options.url is not None  # parse_options sees to that
-    signal.signal(signal.SIGTERM, _interrupt)
     return _back_up(options, options.url, console)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise Interrupted
+
+
+def _wait_for_turn(seconds: float, console: Console) -> None:
+    """Nothing is held meanwhile: no lock, no connection."""
+    try:
+        console.detail(f"waiting for {duration_text(seconds)}, this machine's place within --splay")
+        time.sleep(seconds)
+    except (KeyboardInterrupt, Interrupted):
+        raise Interrupted("interrupted while it waited for its turn (--splay); nothing was done") from None
 
 
 def _make_state_directory(path: str) -> None:
@@ -159,6 +176,7 @@ def _back_up(options: Options, url: MachineUrl, console: Console) -> int:
             Patience(start_s=min(120.0, options.retry_s), later_s=options.retry_s),
             time.monotonic,
             console.detail,
+            options.limit.by(time.localtime),
         )
         finish: list[Finish] = []
         stack.callback(lambda: connection.close(finish[0] if finish else None))
@@ -188,7 +206,7 @@ def _one_backup(
 ) -> Outcome:  # fmt: skip
     job = Job(
         secret, credentials, options.state, options.roots(), tuple(one.text for one in options.patterns),
-        options.reread, options.checkpoint_s,
+        options.reread, options.checkpoint_s, options.limit.slowest,
     )  # fmt: skip
     clocks = Clocks(time.time_ns, time.monotonic, os.urandom)
     return Backup(job, nonce, connection, reader, memory, clocks, console).run()

@@ -3,16 +3,19 @@
 import argparse
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from mastodon import __version__
 from mastodon.sealed.errors import Malformed
 from mastodon.sealed.url import MachineUrl, parse_url
 from mastodon_agent.command_line import hide_argument
 from mastodon_agent.exclude import BadPattern, Pattern, Rules, parse_file, parse_pattern
+from mastodon_agent.niceness import BadNiceness, Niceness, parse_niceness
+from mastodon_agent.rate_limit import BadLimit, RateLimit, parse_rate_limit
 from mastodon_agent.roots import Node, fold, make_tree, resolve
+from mastodon_agent.splay import BadSpan, parse_span
 
 DEFAULT_STATE = "/var/lib/mastodon-agent"
 FILE_LIMIT = 1024 * 1024
@@ -53,6 +56,9 @@ class Options:
     verbosity: int
     retry_s: float
     checkpoint_s: float
+    limit: RateLimit
+    nice: Niceness | None
+    splay_s: int
     warnings: tuple[str, ...]
 
     def tree(self) -> Node:
@@ -100,6 +106,9 @@ def parse_options(arguments: Sequence[str], environment: Mapping[str, str]) -> O
         verbosity=-1 if given.quiet else given.verbose,
         retry_s=given.retry_for,
         checkpoint_s=given.checkpoint_every,
+        limit=given.limit_rate,
+        nice=given.nice,
+        splay_s=given.splay,
         warnings=tuple(warnings),
     )
 
@@ -142,8 +151,29 @@ def _parser() -> argparse.ArgumentParser:
         help="how long to try without an answer from the server (default: %(default).0f)")  # fmt: skip
     add("--checkpoint-every", metavar="SECONDS", type=_seconds, default=1800.0,
         help="how often a first run that lasts commits what it has (default: %(default).0f)")  # fmt: skip
+    add("--limit-rate", metavar="RATE", type=_told(parse_rate_limit), default=RateLimit(),
+        help="send at most so many bytes a second, e.g. 1M; by local time: 08-18=1M,22:30-06=20M,off")  # fmt: skip
+    add("--nice", metavar="LEVEL", type=_told(parse_niceness), default=None,
+        help="share of processor and disk: idle, low, normal (the default), or -20 to 19 as in nice")  # fmt: skip
+    add("--splay", metavar="SPAN", type=_told(parse_span), default=0,
+        help="wait before the run, for a time of this machine's own below SPAN, e.g. 30m")  # fmt: skip
     add("--version", action="version", version=f"mastodon-agent {__version__}")
     return parser
+
+
+_Value = TypeVar("_Value")
+
+
+def _told(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
+    """An argument's parser, whose own words reach the user."""
+
+    def parsed(text: str) -> _Value:
+        try:
+            return parse(text)
+        except (BadLimit, BadNiceness, BadSpan) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parsed
 
 
 def _seconds(text: str) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from mastodon.sealed.pack import PackWriter
 
 TARGET = 16 * 1024 * 1024
+SMALLEST_TARGET = 1024 * 1024
 OLDEST_S = 60.0
 
 SealedBlob = tuple[bytes, int, bytes]
@@ -20,6 +21,12 @@ class SealedPack:
     parts: list[bytes]
     blobs: list[SealedBlob]
     size: int
+
+
+def target_size(server_limit: int, rate: int) -> int:
+    """When to end a pack: below the server's limit, and sent in about a minute where only ``rate`` may be sent."""
+    size = min(TARGET, server_limit // 2)
+    return min(size, max(SMALLEST_TARGET, int(rate * OLDEST_S))) if rate else size
 
 
 class PackMaker:
