@@ -10,10 +10,11 @@ from mastodon.sealed.blob import BlobKind
 from mastodon_agent.outlet import Held, Outlet
 from mastodon_agent.references import BlobRef, Content
 
-MINIMUM = 256 * 1024
+MINIMUM = 640 * 1024
 MAXIMUM = 1024 * 1024
 SPREAD = 256 * 1024
-"""Bytes beyond the minimum after which a bundle ends on average."""
+"""Bytes beyond the minimum after which a bundle ends on average. Long bundles compress better, and a restore of
+one file pays for it with less than a millisecond."""
 
 
 class Bundler:

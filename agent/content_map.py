@@ -2,11 +2,11 @@
 
 The file ``contents`` in the state directory is a hash table that is read and written in place::
 
-    head    8   magic "MASTCONT"     1   version, 1      1   log2 of the number of slots
+    head    8   magic "MASTCONT"     1   version, 2      1   log2 of the number of slots
             32  machine id           16  pair id         6   zero
     slot    16  key: the start of a content hash, or of a blob id
             32  blob id              4   offset          4   length (0: the key is the blob's own)
-            8   BLAKE3 of the bytes before
+            4   CRC-32 of the bytes before, zlib's
 
 An entry lies in the slot that the first bits of its key name, or in one of the FAR behind it.
 
@@ -20,15 +20,13 @@ place names a blob by the id of its content, and a commit fails while a blob is 
 import os
 import struct
 from collections.abc import Iterable, Iterator
-
-from blake3 import blake3
-
-from mastodon.sealed.purposes import Purpose
+from zlib import crc32
 
 MAGIC = b"MASTCONT"
-VERSION = 1
+VERSION = 2
 HEAD = struct.Struct("<8sBB32s16s6x")
-SLOT = struct.Struct("<16s32sII8s")
+SLOT = struct.Struct("<16s32sIII")
+_SLOT_BODY = struct.Struct("<16s32sII")
 SIZE = SLOT.size
 KEY = 16
 NOTHING = bytes(KEY)
@@ -216,12 +214,15 @@ class _Filter:
 
     def add(self, key: bytes) -> None:
         """The table holds this key."""
-        for bit in self._places(key):
-            self._bits[bit >> 3] |= 1 << (bit & 7)
+        one, two = self._places(key)
+        self._bits[one >> 3] |= 1 << (one & 7)
+        self._bits[two >> 3] |= 1 << (two & 7)
 
     def may_hold(self, key: bytes) -> bool:
         """False only if it was never added."""
-        return all(self._bits[bit >> 3] >> (bit & 7) & 1 for bit in self._places(key))
+        one, two = self._places(key)
+        bits = self._bits
+        return bool(bits[one >> 3] >> (one & 7) & bits[two >> 3] >> (two & 7) & 1)
 
     def _places(self, key: bytes) -> tuple[int, int]:
         number = int.from_bytes(key[6:], "little")
@@ -242,22 +243,13 @@ def _good_slots(fd: int, count: int) -> Iterator[bytes]:
 
 
 def _slot(key: bytes, place: Place) -> bytes:
-    packed = SLOT.pack(key, *place, b"")[:-8]
-    return packed + _check(packed)
+    packed = _SLOT_BODY.pack(key, *place)
+    return packed + crc32(packed).to_bytes(4, "little")
 
 
 def _checked(slot: bytes) -> Place | None:
-    if _check(slot[:-8]) != slot[-8:]:
-        return None
-    _, id, offset, length, _ = SLOT.unpack(slot)
-    return id, offset, length
-
-
-_PREFIX = Purpose.AGENT_STATE.prefix
-
-
-def _check(packed: bytes) -> bytes:
-    return bytes(blake3(_PREFIX + packed).digest(length=8))
+    _, id, offset, length, check = SLOT.unpack(slot)
+    return (id, offset, length) if crc32(slot[:-4]) == check else None
 
 
 def _length(log: int) -> int:

@@ -7,13 +7,13 @@ into the content map, and from then on is never sent again.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from mastodon.sealed.blob import BlobKind, blob_id
+from mastodon.sealed.purposes import Purpose, keyed_hasher
 from mastodon_agent.content_map import ContentMap
-from mastodon_agent.packing import PackMaker, SealedPack, make_pack
+from mastodon_agent.packing import PackMaker, SealedBlob, SealedPack, make_pack
 from mastodon_agent.references import BlobRef
-from mastodon_agent.sealing import SealingPool
+from mastodon_agent.sealing import PlainBlob, SealingPool
 from mastodon_agent.session import Durable, Offended, Session, SessionEvent, Wants
 
 OFFER_IDS = 256
@@ -27,14 +27,6 @@ Held = tuple[bytes, int, int]
 """(content hash, offset, length) of what lies in a bundle."""
 
 
-@dataclass(slots=True)
-class _Blob:
-    kind: BlobKind
-    id: bytes
-    references: Sequence[bytes]
-    plaintext: bytes | memoryview
-
-
 class Outlet:
     """``offers``: whether the server may have some of it already; ``window``: most bytes of packs that it takes ahead
     of its acknowledgements."""
@@ -44,15 +36,16 @@ class Outlet:
         window: int = UNDERWAY_BYTES,
     ) -> None:  # fmt: skip
         self._id_key = id_key
+        self._piece_hasher = keyed_hasher(Purpose.AGENT_STATE, id_key)
         self._known = known
         self._sealing = sealing
         self._packs = packs
         self._session = session
         self._offers = offers
         self._window = min(window, UNDERWAY_BYTES)
-        self._batch: list[_Blob] = []
+        self._batch: list[PlainBlob] = []
         self._batch_bytes = 0
-        self._offered: dict[int, list[_Blob]] = {}
+        self._offered: dict[int, list[PlainBlob]] = {}
         self._offered_bytes = 0
         self._number = 0
         self._underway: dict[bytes, Sequence[Held]] = {}
@@ -62,6 +55,12 @@ class Outlet:
         self._machine_run: tuple[bytes, bytes] = packs.identity
         self.sent_bytes = 0
         self.sent_blobs = 0
+
+    def hash_piece(self, piece: memoryview) -> bytes:
+        """By what a piece of a large file is found again; in no other use is this a hash of content."""
+        state = self._piece_hasher.copy()
+        state.update(piece)
+        return state.digest()
 
     def find(self, hash: bytes, length: int) -> tuple[BlobRef, int] | None:
         """Where content of this hash and length lies, or will lie."""
@@ -86,7 +85,7 @@ class Outlet:
             self._settle_contents(id, held)
             return id
         self._underway[id] = held
-        blob = _Blob(kind, id, references, plaintext)
+        blob = PlainBlob(kind, id, references, plaintext)
         if self._offers:
             self._add_to_offer(blob)
         else:
@@ -98,7 +97,7 @@ class Outlet:
         """Take what has come and pass on what is ready, without waiting."""
         for event in self._session.events(wait=False):
             self._take(event)
-        while (sealed := self._sealing.take(wait=False)) is not None:
+        while sealed := self._sealing.take(wait=False):
             self._pack(sealed)
         if self._packs.is_due:
             self._send(self._packs.finish())
@@ -108,7 +107,7 @@ class Outlet:
         self._send_offer()
         while self._offered:
             self._wait()
-        while (sealed := self._sealing.take(wait=True)) is not None:
+        while sealed := self._sealing.take(wait=True):
             self._pack(sealed)
         self._send(self._packs.finish())
         while self._packs_underway:
@@ -126,7 +125,7 @@ class Outlet:
 
     # Offers
 
-    def _add_to_offer(self, blob: _Blob) -> None:
+    def _add_to_offer(self, blob: PlainBlob) -> None:
         self._batch.append(blob)
         self._batch_bytes += len(blob.plaintext)
         if len(self._batch) >= OFFER_IDS or self._batch_bytes >= OFFER_BYTES:
@@ -145,15 +144,14 @@ class Outlet:
 
     # Sealing and packs
 
-    def _seal(self, blob: _Blob) -> None:
+    def _seal(self, blob: PlainBlob) -> None:
         while self._sealing.is_full:
-            sealed = self._sealing.take(wait=True)
-            if sealed is not None:
-                self._pack(sealed)
-        self._sealing.put(blob.kind, blob.id, blob.references, blob.plaintext)
+            self._pack(self._sealing.take(wait=True))
+        self._sealing.put(blob)
 
-    def _pack(self, sealed: tuple[bytes, int, bytes]) -> None:
-        self._send(self._packs.add(sealed))
+    def _pack(self, sealed: list[SealedBlob]) -> None:
+        for blob in sealed:
+            self._send(self._packs.add(blob))
 
     def _send(self, pack: SealedPack | None) -> None:
         if pack is None:

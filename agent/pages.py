@@ -279,7 +279,7 @@ def encode(draft: Draft) -> bytes:
         shared = shared_length(before, directory)
         packed.append([shared, list(directory[shared:]), bodies])
         before = directory
-    return cbor.encode({0: _owners(draft.users), 1: _owners(draft.groups), 2: packed})
+    return cbor.encode_ordered({0: _owners(draft.users), 1: _owners(draft.groups), 2: packed})
 
 
 def _owners(owners: dict[int, str]) -> list[list[Any]]:

@@ -2,18 +2,22 @@
 
 Compression and encryption of a blob are a few long calls that release the interpreter's lock: threads are enough here,
 other than for reading many small files. One thread on two cores, since the reader process has the other one.
+
+Blobs go to the threads in batches, so that many small ones do not cost a change of threads each; the threads take
+turns, so that the oldest batch is always known to be the next one of a certain thread.
 """
 
 import os
+import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from mastodon.sealed.blob import SALT_LENGTH, BlobKind, BlobSealer
 from mastodon_agent.packing import SealedBlob
 
-LEVEL = 3
+BATCH = 512 * 1024
+"""Bytes of plaintext, from which a batch is handed over."""
 
 
 def sealing_threads() -> int:
@@ -22,17 +26,13 @@ def sealing_threads() -> int:
 
 
 @dataclass(slots=True)
-class _Job:
+class PlainBlob:
+    """What is to be sealed. The plaintext must not change any more."""
+
     kind: BlobKind
     id: bytes
     references: Sequence[bytes]
     plaintext: bytes | memoryview
-    sealed: bytes = b""
-    error: BaseException | None = field(default=None)
-
-    @property
-    def is_done(self) -> bool:
-        return bool(self.sealed) or self.error is not None
 
 
 class SealingPool:
@@ -41,68 +41,76 @@ class SealingPool:
     def __init__(
         self, make_sealer: Callable[[], BlobSealer], random_bytes: Callable[[int], bytes], threads: int
     ) -> None:
-        self._make_sealer = make_sealer
-        self._random_bytes = random_bytes
-        self._changed = threading.Condition()
-        self._waiting: deque[_Job] = deque()
-        self._ordered: deque[_Job] = deque()
-        self._closed = False
-        self._most = threads + 2
-        self._threads = [threading.Thread(target=self._work, name=f"sealer-{n}") for n in range(threads)]
-        for thread in self._threads:
-            thread.start()
+        self._lanes = [_Lane(make_sealer(), random_bytes, f"sealer-{n}") for n in range(threads)]
+        self._open: list[PlainBlob] = []
+        self._open_bytes = 0
+        self._put = 0
+        self._taken = 0
 
     @property
     def is_full(self) -> bool:
         """Whether so much is under way that the oldest should be taken before more is put in."""
-        return len(self._ordered) >= self._most
+        return self._put - self._taken >= len(self._lanes) + 2
 
-    def put(self, kind: BlobKind, id: bytes, references: Sequence[bytes], plaintext: bytes | memoryview) -> None:
-        """Have a blob sealed. The plaintext must not change any more."""
-        job = _Job(kind, id, references, plaintext)
-        self._ordered.append(job)
-        with self._changed:
-            self._waiting.append(job)
-            self._changed.notify_all()
+    def put(self, blob: PlainBlob) -> None:
+        """Have a blob sealed."""
+        self._open.append(blob)
+        self._open_bytes += len(blob.plaintext)
+        if self._open_bytes >= BATCH:
+            self._hand_over()
 
-    def take(self, wait: bool) -> SealedBlob | None:
-        """The oldest blob, sealed; None if there is none, or it is not ready and ``wait`` is false."""
-        if not self._ordered:
-            return None
-        job = self._ordered[0]
-        with self._changed:
-            while wait and not job.is_done:
-                self._changed.wait()
-            if not job.is_done:
-                return None
-        self._ordered.popleft()
-        if job.error is not None:
-            raise job.error
-        return job.id, job.kind, job.sealed
+    def take(self, wait: bool) -> list[SealedBlob]:
+        """The oldest blobs, sealed; none if there are none, or they are not ready and ``wait`` is false."""
+        if self._put == self._taken:
+            if not wait or not self._open:
+                return []
+            self._hand_over()
+        try:
+            result = self._lanes[self._taken % len(self._lanes)].done.get(block=wait)
+        except queue.Empty:
+            return []
+        self._taken += 1
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
     def close(self) -> None:
         """End the threads; what is still waiting is not sealed."""
-        with self._changed:
-            self._closed = True
-            self._waiting.clear()
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
+        for lane in self._lanes:
+            lane.close()
+
+    def _hand_over(self) -> None:
+        self._lanes[self._put % len(self._lanes)].waiting.put(self._open)
+        self._put += 1
+        self._open, self._open_bytes = [], 0
+
+
+class _Lane:
+    """One thread, and the batches that wait for it or for being taken."""
+
+    def __init__(self, sealer: BlobSealer, random_bytes: Callable[[int], bytes], name: str) -> None:
+        self.waiting: queue.SimpleQueue[list[PlainBlob] | None] = queue.SimpleQueue()
+        self.done: queue.SimpleQueue[list[SealedBlob] | BaseException] = queue.SimpleQueue()
+        self._sealer = sealer
+        self._random_bytes = random_bytes
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._work, name=name)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._is_closed = True
+        self.waiting.put(None)
+        self._thread.join()
 
     def _work(self) -> None:
-        sealer = self._make_sealer()
-        while True:
-            with self._changed:
-                while not self._waiting and not self._closed:
-                    self._changed.wait()
-                if self._closed:
-                    return
-                job = self._waiting.popleft()
+        while (batch := self.waiting.get()) is not None and not self._is_closed:
             try:
-                salt = self._random_bytes(SALT_LENGTH)
-                job.sealed = sealer.seal(job.kind, job.id, job.references, job.plaintext, salt)
+                self.done.put([self._seal(blob) for blob in batch])
             except BaseException as error:
-                job.error = error
-            job.plaintext = b""
-            with self._changed:
-                self._changed.notify_all()
+                self.done.put(error)
+
+    def _seal(self, blob: PlainBlob) -> SealedBlob:
+        salt = self._random_bytes(SALT_LENGTH)
+        sealed = self._sealer.seal(blob.kind, blob.id, blob.references, blob.plaintext, salt)
+        blob.plaintext = b""
+        return blob.id, blob.kind, sealed

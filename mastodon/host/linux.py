@@ -16,8 +16,7 @@ _AT_SYMLINK_NOFOLLOW = 0x100
 _AT_STATX_DONT_SYNC = 0x4000  # what the network file system has at hand is enough: lstat was just there
 _STATX_BTIME = 0x800
 _STATX_SIZE = 256
-_STATX_MASK = struct.Struct("=I")
-_STATX_BIRTH = struct.Struct("=qI")  # at offset 80
+_STATX_MASK_AND_BIRTH = struct.Struct("=I76xqI")
 _RENAME_NOREPLACE = 1
 
 _LONG = struct.calcsize("l")
@@ -46,9 +45,9 @@ INODE_FLAGS = (
 """The flags of chattr that a user may set; the others say how the file system stores the file."""
 
 
-def _from_libc(name: str, *argument_types: Any) -> Callable[..., int] | None:
+def _from_libc(library: Any, name: str, *argument_types: Any) -> Callable[..., int] | None:
     try:
-        function = getattr(ctypes.CDLL(None, use_errno=True), name)
+        function = getattr(library(None, use_errno=True), name)
     except (OSError, AttributeError):
         return None
     function.argtypes = argument_types
@@ -56,9 +55,12 @@ def _from_libc(name: str, *argument_types: Any) -> Callable[..., int] | None:
     return function  # type: ignore[no-any-return]
 
 
-_statx = _from_libc("statx", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
+# One buffer for all threads: PyDLL keeps the interpreter's lock, which for a look at an inode is also the quicker way.
+_statx_buffer = ctypes.create_string_buffer(_STATX_SIZE)
+_statx_address = ctypes.addressof(_statx_buffer)
+_statx = _from_libc(ctypes.PyDLL, "statx", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
 _renameat2 = _from_libc(
-    "renameat2", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint
+    ctypes.CDLL, "renameat2", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint
 )
 
 
@@ -66,14 +68,10 @@ def birth_time_ns(dir_fd: int, name: bytes) -> int | None:
     """When the inode was made, nanoseconds since 1970; None where the system does not tell."""
     if _statx is None:
         return None
-    buffer = ctypes.create_string_buffer(_STATX_SIZE)
-    flags = _AT_SYMLINK_NOFOLLOW | _AT_STATX_DONT_SYNC
-    if _statx(dir_fd, name, flags, _STATX_BTIME, ctypes.addressof(buffer)):
+    if _statx(dir_fd, name, _AT_SYMLINK_NOFOLLOW | _AT_STATX_DONT_SYNC, _STATX_BTIME, _statx_address):
         return None
-    if not _STATX_MASK.unpack_from(buffer)[0] & _STATX_BTIME:
-        return None
-    seconds, nanoseconds = _STATX_BIRTH.unpack_from(buffer, 80)
-    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+    mask, seconds, nanoseconds = _STATX_MASK_AND_BIRTH.unpack_from(_statx_buffer)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds) if mask & _STATX_BTIME else None
 
 
 def inode_flags(fd: int) -> int:

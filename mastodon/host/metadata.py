@@ -71,7 +71,7 @@ def read_entry(
         entry.rdev = (os.major(st.st_rdev), os.minor(st.st_rdev))
     if extended:
         entry.birth_ns = birth_time_ns(dir_fd, name)
-        _read_xattrs(dir_fd, entry, names)
+        _read_xattrs(dir_fd, entry, names, fd)
         if kind in FLAGGED:
             _read_flags(dir_fd, entry, st, fd)
     return entry
@@ -115,11 +115,12 @@ def _read_target(dir_fd: int, entry: Entry) -> None:
         _note(entry, error)
 
 
-def _read_xattrs(dir_fd: int, entry: Entry, names: OwnerNames) -> None:
+def _read_xattrs(dir_fd: int, entry: Entry, names: OwnerNames, fd: int | None) -> None:
     # Through /proc the kernel takes a name in an open directory, of any type, without opening or following it.
-    path = b"/proc/self/fd/%d/%s" % (dir_fd, entry.name)
+    thing = b"/proc/self/fd/%d/%s" % (dir_fd, entry.name) if fd is None else fd
+    follow = fd is not None  # a descriptor is the thing itself, and Python wants to hear so
     try:
-        listed = os.listxattr(path, follow_symlinks=False)
+        listed = os.listxattr(thing, follow_symlinks=follow)
     except OSError as error:
         if error.errno not in _NO_XATTRS:
             _note(entry, error)
@@ -130,7 +131,7 @@ def _read_xattrs(dir_fd: int, entry: Entry, names: OwnerNames) -> None:
     total = 0
     for name in sorted(map(os.fsencode, listed)):
         try:
-            value = os.getxattr(path, name, follow_symlinks=False)
+            value = os.getxattr(thing, name, follow_symlinks=follow)
         except OSError as error:
             if error.errno not in (errno.ENODATA, *_NO_XATTRS):  # removed meanwhile, or listed but not there
                 _note(entry, error)
