@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 START_S = 30.0
@@ -16,6 +17,21 @@ CALL_S = 1800.0
 
 class Failed(Exception):
     """A step did not do what it should; the text says which and shows what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine beside the first: the files that its agent needs."""
+
+    name: str
+    url: Path
+    passkey: Path
+    state: Path
+
+    def agent_words(self, *more: str | Path) -> list[str | Path]:
+        """Its agent's command; ``more`` has the paths."""
+        files: list[str | Path] = ["--url-file", self.url, "--passkey-file", self.passkey, "--state", self.state]
+        return ["mastodon-agent", "-q", *files, *more]
 
 
 class Installation:
@@ -30,6 +46,8 @@ class Installation:
         self.url = work / "web01.url"
         self.passkey = work / "web01.passkey"
         self.daemon: subprocess.Popen[bytes] | None = None
+        self.twistd: list[str] = ["twistd"]
+        """What starts the daemon: twistd, or something that starts it on certain cores or at another time of day."""
         self.append_port, self.restore_port = free_port(), free_port()
         passphrase = work / "admin.passphrase"
         self.environment = {
@@ -65,12 +83,18 @@ class Installation:
         self.call("mastodon-admin connect", "mastodon-admin", "connect", invitation)
         self.call("mastodon-admin machine add", "mastodon-admin", "machine", "add", "web01", "--out", self.work)
 
+    def add_machine(self, name: str) -> Machine:
+        """One more machine of the admin's."""
+        self.call(f"machine {name}", "mastodon-admin", "machine", "add", name, "--out", self.work)
+        files = [self.work / f"{name}.{kind}" for kind in ("url", "passkey", "state")]
+        return Machine(name, *files)
+
     def start_daemon(self) -> None:
         """Start twistd and wait until both ports answer."""
         start = time.monotonic()
         with self.log.open("ab") as log:
             self.daemon = subprocess.Popen(
-                ["twistd", "--nodaemon", "--pidfile=", "mastodon", "--config", str(self.config)],
+                [*self.twistd, "--nodaemon", "--pidfile=", "mastodon", "--config", str(self.config)],
                 stdout=log, stderr=log, cwd=self.work, env=self.environment,
             )  # fmt: skip
         while not (answers(self.append_port) and answers(self.restore_port)):

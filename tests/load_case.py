@@ -9,10 +9,10 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.threads import blockingCallFromThread
 
+from bench.blocking_peers import TinyMachine
 from mastodon.daemon.append_port import AppendConnection, AppendPort
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.sealed.blob import BlobKind
-from tests.peers import TinyMachine
 from tests.running_server import ServerTestCase
 
 STRANGERS = 40

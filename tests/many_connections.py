@@ -15,12 +15,12 @@ from pathlib import Path
 
 from cryptography import x509
 
+from bench.blocking_peers import client_context
 from mastodon.host.certificates import spki_pin
 from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
 from mastodon.wire.hello import VERSION, sign_hello
 from mastodon.wire.messages import Answer, Greeting, Hello, decode_server
-from tests.peers import client_context
 
 AT_ONCE = 50
 """Handshakes under way at a time."""

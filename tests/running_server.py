@@ -1,9 +1,6 @@
 """A whole daemon in the test's own process, on loopback, with one admin; blocking peers talk to it from threads."""
 
-import datetime
 import os
-import secrets
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,43 +10,16 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from bench.blocking_peers import AppendPeer, RestorePeer, TinyMachine
+from bench.tenant import Tenant
 from mastodon.daemon.config import load_config
 from mastodon.daemon.service import MastodonService
-from mastodon.host.certificates import Identity, load_identity, make_identity
+from mastodon.host.certificates import Identity, load_identity
 from mastodon.operator.initialise import initialise
-from mastodon.sealed.admin_secret import AdminSecret, successor_hash
-from mastodon.sealed.enrolment import AdminRequest, Enrolment
 from mastodon.sealed.machine_secret import MachineSecret
-from mastodon.sealed.statement import LIFE_NS, Statement, StatementVerb
+from mastodon.sealed.statement import StatementVerb
 from mastodon.wire.messages import Message
 from mastodon.wire.restore_messages import Done, StateRequest
-from tests.peers import AppendPeer, RestorePeer, TinyMachine
-
-
-class Tenant:
-    """An admin known to the server, with one registered client certificate."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.secret = AdminSecret(secrets.token_bytes(32))
-        self.identity = make_identity(name, datetime.datetime.now(datetime.UTC))
-        self._counter = 0
-
-    def request(self) -> bytes:
-        """What the operator is handed."""
-        record = AdminRequest(
-            self.secret.order_public, self.identity.pin, successor_hash(b"s" * 32), self.name, time.time_ns()
-        )
-        return record.sign(self.secret.order_key)
-
-    def statement(self, server: bytes, verb: StatementVerb, content: bytes, **changes: Any) -> bytes:
-        """A signed statement, newer than the one before."""
-        self._counter += 1
-        values = {
-            "tenant": self.secret.tenant, "server": server, "counter": self._counter,
-            "expires_ns": time.time_ns() + LIFE_NS, "verb": verb, "content": content,
-        }  # fmt: skip
-        return Statement(**{**values, **changes}).sign(self.secret.order_key)
 
 
 class RunningServer:
@@ -108,11 +78,7 @@ class RunningServer:
     def enrol(self, tenant: Tenant, raw: bytes = b"") -> MachineSecret:
         """A new machine of the tenant's, with this secret or any."""
         secret = MachineSecret(raw or os.urandom(32))
-        record = Enrolment(
-            secret.machine_id, secret.public_key, tenant.secret.tenant, (self.identity.pin,), os.urandom(16), 0,
-            time.time_ns(),
-        ).sign(secret.signing_key)  # fmt: skip
-        self.state(tenant, StatementVerb.ENROL, record)
+        self.state(tenant, StatementVerb.ENROL, tenant.enrolment(self.identity.pin, secret))
         return secret
 
     def state(self, tenant: Tenant, verb: StatementVerb, content: bytes, attachment: bytes = b"") -> None:

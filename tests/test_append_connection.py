@@ -6,6 +6,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.blocking_peers import TinyMachine
 from mastodon.daemon.append_port import HELLO_S, OFFERS_OUTSTANDING, AppendConnection, AppendPort
 from mastodon.daemon.errors import Unavailable
 from mastodon.daemon.scheduling import Scheduler
@@ -26,7 +27,6 @@ from mastodon.wire.messages import (
     Wanted,
     decode_server,
 )
-from tests.peers import TinyMachine
 from tests.test_connection import FakeTransport
 
 SERVER = b"s" * 32

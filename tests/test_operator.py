@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from bench.blocking_peers import altered
 from mastodon.catalogue.lane import OwnMainland
 from mastodon.daemon.config import load_config
 from mastodon.daemon.control import ControlPort, ask_daemon
@@ -23,7 +24,6 @@ from mastodon.operator.initialise import initialise
 from mastodon.operator.main import main
 from mastodon.sealed.enrolment import Enrolment
 from mastodon.sealed.statement import StatementVerb
-from tests.peers import altered
 from tests.store_case import Admin, Clock, Machine
 
 

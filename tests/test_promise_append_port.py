@@ -6,6 +6,7 @@ import ssl
 
 from twisted.internet.defer import Deferred
 
+from bench.blocking_peers import TIMEOUT_S, AppendPeer, Peer, TinyMachine, altered, client_context
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.entry import Entry, EntryType, Place
 from mastodon.sealed.listing import Section
@@ -32,7 +33,6 @@ from mastodon.wire.restore_messages import (
     SnapshotItem,
     SnapshotsRequest,
 )
-from tests.peers import TIMEOUT_S, AppendPeer, Peer, TinyMachine, altered, client_context
 from tests.running_server import ServerTestCase
 
 ENTRY = Entry(b"file", EntryType.FILE, size=5, hash=b"h" * 32, places=(Place(0, 0, 5),))

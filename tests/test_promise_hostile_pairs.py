@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from bench.blocking_peers import AppendPeer
 from mastodon.daemon import commits
 from mastodon.host.socket_tls import TLSStream, connect
 from mastodon.restore.blobs import OpenBlob
@@ -23,7 +24,6 @@ from mastodon.sealed.pair import ENVELOPE_LIMIT
 from mastodon.sealed.record import record_hash
 from mastodon.wire.messages import Ack, Committed, NewPair, NewSnapshot, PackEnd, Piece
 from mastodon.wire.restore_messages import PAIRS_LIMIT
-from tests.peers import AppendPeer
 from tests.restore_case import FILES, listed
 from tests.running_server import ServerTestCase
 from tests.tiny_backup import TinyBackup

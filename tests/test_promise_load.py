@@ -15,6 +15,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 
+from bench.blocking_peers import TIMEOUT_S, AppendPeer, Peer, TinyMachine, client_context
 from mastodon.daemon.append_port import BYTES_OUTSTANDING, JOBS_OUTSTANDING
 from mastodon.daemon.connection import READ_AHEAD
 from mastodon.daemon.scheduling import TURN_BUDGET, UNAUTHENTICATED
@@ -27,7 +28,6 @@ from mastodon.wire.frame import APPEND_FRAME_LIMIT
 from mastodon.wire.messages import Error, Offer, PackEnd, Piece, Progress
 from tests.load_case import STRANGERS, LoadTestCase, unsent_bytes
 from tests.long import extent
-from tests.peers import TIMEOUT_S, AppendPeer, Peer, TinyMachine, client_context
 
 GONE = (ConnectionError, ssl.SSLError, TimeoutError)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from twisted.internet.defer import Deferred
 
+from bench.blocking_peers import AppendPeer, TinyMachine
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.enrolment import Enrolment
 from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.sealed.statement import StatementVerb
 from tests.long import extent, long_test
-from tests.peers import AppendPeer, TinyMachine
 from tests.running_server import ServerTestCase
 
 BYTES_EACH = 100 * 1024

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 from twisted.internet.defer import Deferred
 
+from bench.blocking_peers import Peer, RestorePeer, TinyMachine, altered, client_context
 from mastodon.daemon.events import EventCode
 from mastodon.daemon.store import Located
 from mastodon.host.certificates import Identity, make_identity
@@ -45,7 +46,6 @@ from mastodon.wire.restore_messages import (
     WhoRequest,
     decode_reply,
 )
-from tests.peers import Peer, RestorePeer, TinyMachine, altered, client_context
 from tests.running_server import ServerTestCase, Tenant
 
 ALPN = ["mastodon-restore/1"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.blocking_peers import AppendPeer, RestorePeer
 from mastodon.daemon.events import HOUR_NS, ORDINARY, PER_HOUR, EventBound, EventCode
 from mastodon.host.certificates import make_identity
 from mastodon.host.ledger_reader import ChainReader
@@ -17,7 +18,6 @@ from mastodon.sealed.statement import CertificateContent, StatementVerb, encode_
 from mastodon.wire.errors import ErrorCode
 from mastodon.wire.messages import Message
 from mastodon.wire.restore_messages import MachinesRequest, WhoRequest
-from tests.peers import AppendPeer, RestorePeer
 from tests.running_server import ServerTestCase
 
 MANY = 35

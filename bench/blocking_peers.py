@@ -1,5 +1,6 @@
-"""Blocking peers that speak to a real daemon over real TLS, byte for byte as they are told: the tests' agents,
-clients and attackers. They know the messages and nothing of mastodon_agent or mastodon.restore.
+"""Blocking peers that speak to a real daemon over real TLS, byte for byte as they are told: agents, clients and
+attackers of the tests and of the measurements. They know the messages and nothing of mastodon_agent or
+mastodon.restore.
 """
 
 import socket
