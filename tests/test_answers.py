@@ -1,6 +1,7 @@
 """Answers of the restore port: whole, in turn, and never much of them in memory."""
 
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -11,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from mastodon.daemon import answers
-from mastodon.daemon.answers import ACTIVE, BATCH, READ_AHEAD_PIECES, Answers, BlobAnswer, Gone, ItemAnswer
+from mastodon.daemon.answers import ACTIVE, BATCH, PIECE_LIMIT, READ_AHEAD, Answers, BlobAnswer, Gone, ItemAnswer
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
 from mastodon.wire.messages import Message
@@ -29,9 +30,9 @@ class FakeClient:
     def may_send(self) -> bool:
         return self.takes
 
-    def send_bytes(self, frames: bytes) -> None:
+    def send_bytes(self, frames: bytes | memoryview) -> None:
         self.sizes.append(len(frames))
-        self._reader.receive(frames)
+        self._reader.receive(bytes(frames))
 
     def got(self) -> list[Message]:
         items = []
@@ -112,7 +113,7 @@ class AnswersTests(SynchronousTestCase):
         while count := self.read():
             pieces += count
             self.turns()
-        self.assertLessEqual(pieces, ACTIVE * READ_AHEAD_PIECES)
+        self.assertLessEqual(pieces, ACTIVE * READ_AHEAD)
         self.client.takes = True
         self.answers.wake()
         self.turns()
@@ -146,24 +147,43 @@ class AnswersTests(SynchronousTestCase):
 
     def test_a_large_blob_is_left_out_whole(self) -> None:
         """Nothing is sent of a blob whose last byte is not there, however many pieces it would have been."""
-        short, _ = self.file(3 * DATA_LIMIT - 1)
-        path, data = self.file(3 * DATA_LIMIT)
-        sent = self.answers.send("t", self.blobs(1, [(short, 0, 3 * DATA_LIMIT), (path, 0, len(data))], []))
+        short, _ = self.file(3 * PIECE_LIMIT - 1)
+        path, data = self.file(3 * PIECE_LIMIT)
+        sent = self.answers.send("t", self.blobs(1, [(short, 0, 3 * PIECE_LIMIT), (path, 0, len(data))], []))
         self.assertEqual(self.finish(), data)
         self.successResultOf(sent)
         self.assertEqual(self.unreadable, [short])
 
     def test_a_pack_that_is_cut_in_the_middle_of_a_blob(self) -> None:
         """When the beginning of a blob was sent and its end is gone meanwhile, that answer fails, the next comes."""
-        path, data = self.file(3 * DATA_LIMIT)
+        path, data = self.file(3 * PIECE_LIMIT)
         other, others = self.file(100)
         broken = self.answers.send("t", self.blobs(1, [(path, 0, len(data))], []))
         self.read()
-        os.truncate(path, DATA_LIMIT)
+        os.truncate(path, PIECE_LIMIT)
         good = self.answers.send("t", self.blobs(2, [(other, 0, 100)], []))
-        self.assertEqual(self.finish(), data[:DATA_LIMIT] + others)
+        self.assertEqual(self.finish(), data[:PIECE_LIMIT] + others)
         self.failureResultOf(broken, OSError)
         self.successResultOf(good)
+
+    def test_what_was_read_is_not_read_again(self) -> None:
+        """Neighbours are read at once, and no byte twice unless a blob is larger than what is read at once."""
+        path, data = self.file(3 * PIECE_LIMIT)
+        read: list[int] = []
+        pread = os.pread
+
+        def counted(descriptor: int, size: int, offset: int) -> bytes:
+            read.append(size)
+            return pread(descriptor, size, offset)
+
+        self.patch(os, "pread", counted)
+        cuts = [0, 300_000, 900_000, 1_500_000, 1_600_000, 2_600_000, len(data)]
+        blobs = [(path, start, end - start) for start, end in pairwise(cuts)]
+        sent = self.answers.send("t", self.blobs(1, blobs, []))
+        self.assertEqual(self.finish(), data)
+        self.successResultOf(sent)
+        self.assertEqual(sum(read), len(data))
+        self.assertEqual(len(read), 4)
 
     def test_an_item_that_cannot_be_sent(self) -> None:
         """A fault while an answer is made fails that answer, at its start and later."""

@@ -1,7 +1,7 @@
 """What a request on the restore port is answered with, sent piece by piece in turn.
 
 Promises: of all answers that a connection is owed only a few pieces are in memory, and none is made while the peer
-does not take what was sent before; blobs are read in threads, a few pieces ahead of the turn. A sealing that cannot be
+does not take what was sent before; blobs are read in threads, a piece ahead of the turn. A sealing that cannot be
 read is left out, and told to whoever keeps the packs: the others come all the same.
 """
 
@@ -18,9 +18,12 @@ from twisted.python.failure import Failure
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.wire.fair import QUANTUM, Kind
 from mastodon.wire.messages import Message
-from mastodon.wire.restore_messages import DATA_LIMIT, DataItem, Done
+from mastodon.wire.restore_messages import DATA_LIMIT, Done, data_head
 
-READ_AHEAD_PIECES = 2
+PIECE_LIMIT = 1024 * 1024
+"""Bytes of a pack that are read at once: a blob that fits is never cut, so it is known to be readable to its end."""
+READ_AHEAD = 2
+"""Frames of one answer that are ready to be sent before no more is read."""
 ACTIVE = 3
 """Answers of one connection that are being sent at a time; the others wait."""
 BATCH = 256 * 1024
@@ -60,8 +63,8 @@ class Recipient(Protocol):
     def may_send(self) -> bool:
         """Whether the peer takes more data."""
 
-    def send_bytes(self, frames: bytes) -> None:
-        """Send encoded messages, unless the connection is over."""
+    def send_bytes(self, frames: bytes | memoryview) -> None:
+        """Send encoded messages, or the next part of one, unless the connection is over."""
 
 
 class Answer(Protocol):
@@ -187,7 +190,7 @@ class BlobAnswer:
         self._unreadable = unreadable
         self._left_out: dict[Range, str] = {}
         self._told: set[str] = set()
-        self._ready: deque[bytes] = deque()
+        self._ready: deque[memoryview] = deque()
         self._reading = False
 
     def start(self, answers: Answers) -> None:
@@ -207,14 +210,16 @@ class BlobAnswer:
         """Send one piece, or the end."""
         recipient = self._answers.recipient
         if self._ready:
-            recipient.send_bytes(DataItem(self._request, self._ready.popleft()).encode())
+            data = self._ready.popleft()
+            recipient.send_bytes(data_head(self._request, len(data)))
+            recipient.send_bytes(data)  # by itself: to join the two would copy all that a restore gets
             self._read_on()
         else:
             recipient.send_bytes(Done(self._request, self._missing).encode())
             self._answers.end(self)
 
     def _read_on(self) -> None:
-        if self._pieces and not self._reading and len(self._ready) < READ_AHEAD_PIECES:
+        if self._pieces and not self._reading and len(self._ready) < READ_AHEAD:
             self._reading = True
             piece = self._pieces.popleft()
             deferToThread(read_piece, piece, self._left_out).addCallback(self._have).addErrback(self._failed)
@@ -227,8 +232,8 @@ class BlobAnswer:
                 self._unreadable(path, reason)
         if not self._answers.is_active(self):
             return
-        if data:
-            self._ready.append(data)
+        view = memoryview(data)
+        self._ready.extend(view[at : at + DATA_LIMIT] for at in range(0, len(data), DATA_LIMIT))
         self._read_on()
         self._answers.wake(self)
 
@@ -237,15 +242,17 @@ class BlobAnswer:
 
 
 def cut_blobs(blobs: list[Range]) -> "deque[list[Part]]":
-    """The blobs cut and grouped into pieces of at most DATA_LIMIT bytes each."""
+    """The blobs grouped into pieces of at most PIECE_LIMIT bytes each; only one that is larger is cut."""
     pieces: deque[list[Part]] = deque()
     room = 0
     for blob in blobs:
         _, offset, left = blob
+        if left > room:
+            room = 0
         while left:
             if not room:
                 pieces.append([])
-                room = DATA_LIMIT
+                room = PIECE_LIMIT
             taken = min(left, room)
             pieces[-1].append(Part(blob, offset, taken))
             offset, left, room = offset + taken, left - taken, room - taken
@@ -292,8 +299,8 @@ def _read_run(run: list[Part]) -> bytes:
     try:
         data = _read_whole(descriptor, path, run[0].offset, run[-1].end - run[0].offset)
         if run[-1].is_first:  # once its beginning is sent there is no leaving it out
-            for offset in range(run[-1].end, start + size, DATA_LIMIT):
-                _read_whole(descriptor, path, offset, min(DATA_LIMIT, start + size - offset))
+            for offset in range(run[-1].end, start + size, PIECE_LIMIT):
+                _read_whole(descriptor, path, offset, min(PIECE_LIMIT, start + size - offset))
     finally:
         os.close(descriptor)
     return data

@@ -115,10 +115,10 @@ class RestoreConnection(FramedConnection):
         """Whether the peer takes more data."""
         return self.peer_reads and not self.over
 
-    def send_bytes(self, frames: bytes) -> None:
-        """Send encoded messages, unless the connection is over."""
+    def send_bytes(self, frames: bytes | memoryview) -> None:
+        """Send encoded messages, or the next part of one, unless the connection is over."""
         if not self.over:
-            self.transport.write(frames)
+            self.transport.write(frames)  # type: ignore[arg-type]  # tls.py takes any buffer
 
     def resumeProducing(self) -> None:
         """The peer takes what we send again."""
@@ -287,9 +287,7 @@ class RestorePort(ServerFactory):
         self.scheduler = scheduler
         self.clock = clock
         self.silence_s = silence_s
-        self.admission: Admission[RestoreConnection] = Admission(
-            connections_limit, CONNECTIONS_EACH, strangers_limit
-        )
+        self.admission: Admission[RestoreConnection] = Admission(connections_limit, CONNECTIONS_EACH, strangers_limit)
         self._servers = servers
         self._append_hosts = append_hosts
         self._lists: WeakValueDictionary[Hashable, DeferredSemaphore] = WeakValueDictionary()

@@ -18,7 +18,7 @@ from mastodon.sealed.schema import array, choice, key, octets, octets_or_none, t
 from mastodon.sealed.snapshot import SnapshotRecord
 from mastodon.sealed.statement import Statement
 from mastodon.wire.errors import BadMessage, UnknownVerb
-from mastodon.wire.frame import RESTORE_FRAME_LIMIT, encode_frame
+from mastodon.wire.frame import LENGTH, RESTORE_FRAME_LIMIT, encode_frame
 from mastodon.wire.messages import Error, Keepalive, Message, packed_ids
 
 FETCH_LIMIT = 8192
@@ -269,10 +269,15 @@ class DataItem(RestoreMessage):
         return encode_frame(self.KIND, DATA_HEAD.pack(self.request) + self.data)
 
     @classmethod
-    def decode(cls, payload: bytes) -> "DataItem":
+    def decode(cls, payload: bytes | memoryview) -> "DataItem":
         if not DATA_HEAD.size < len(payload) < RESTORE_FRAME_LIMIT:
             raise BadMessage(f"DataItem: {len(payload)} bytes")
-        return cls(DATA_HEAD.unpack_from(payload)[0], payload[DATA_HEAD.size :])
+        return cls(DATA_HEAD.unpack_from(payload)[0], bytes(payload[DATA_HEAD.size :]))
+
+
+def data_head(request: int, length: int) -> bytes:
+    """The beginning of a DATA frame, up to its ``length`` bytes of data."""
+    return LENGTH.pack(1 + DATA_HEAD.size + length) + bytes((RestoreReply.DATA,)) + DATA_HEAD.pack(request)
 
 
 @dataclass(frozen=True, slots=True)
