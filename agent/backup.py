@@ -32,7 +32,8 @@ from mastodon_agent.sealing import SealingPool, sealing_threads
 from mastodon_agent.session import Session, SnapshotRefused
 from mastodon_agent.trust_memory import TrustMemory
 
-PASSES = 4
+PASSES = 6
+"""A lost root hides a lost page, that a map, that a chunk; then there may be more than the server can name."""
 COMMITS = 4
 TICK_S = 0.2
 LAST_SEQUENCE = (1 << 64) - 1

@@ -171,6 +171,7 @@ class Intake:
         # Imported late: a run without large files does without the chunker.
         from mastodon_agent.chunk import LargeFile
 
+        self._abandon()
         self._large = LargeFile(self._outlet, self._seed, marshal.loads(meta))
 
     def _data(self, data: memoryview, _meta: memoryview) -> None:
@@ -197,7 +198,7 @@ class Intake:
 
     def _failed(self, _data: memoryview, meta: memoryview) -> None:
         entry, _, replaces = unpack_entry(meta)
-        self._large = None
+        self._abandon()
         if replaces:
             for page, start, _ in self._old.steps(1):
                 old = self._old.entries(page)
@@ -209,6 +210,12 @@ class Intake:
                     self._add(entry, None, NO_ROW)
         else:
             self._add(entry, None, NO_ROW)
+
+    def _abandon(self) -> None:
+        """A large file that was begun comes again, or not at all."""
+        if self._large is not None:
+            self._large.abandon()
+            self._large = None
 
     def _replace(self, replaces: bool) -> None:
         if replaces:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from unittest import mock
 
 from mastodon.sealed.entry import EntryFlag, EntryType
@@ -375,12 +376,56 @@ class LargeFileTests(AgentCase):
         self.assertEqual(self.content("big"), b"inserted" + content)
 
     def test_long_lists_go_into_maps(self):
-        """A file of many chunks has a few maps in its entry, and opens whole."""
-        content = os.urandom(1_000_000) * 2 + os.urandom(30_000_000)
-        self.write("huge", content)
+        """A file that was edited in many places has a few maps in its entry, opens whole, and its maps stay."""
+        content = bytearray(os.urandom(1_000_000) * 2 + os.urandom(22_000_000))
+        self.write("huge", bytes(content))
         self.back_up()
-        entry = self.entries()["huge"]
-        self.assertLess(len(entry.places), 10)
+        self.assertGreater(len(self.entries()["huge"].places), 10)  # a blob each
+        for at in range(0, len(content), 60_000):
+            content[at : at + 4] = b"edit"
+        self.write("huge", bytes(content))
+        self.back_up()
+        self.assertLess(len(self.entries()["huge"].places), 5)
+        self.assertEqual(self.content("huge"), content)
+        content[23_000_000:23_000_004] = b"more"
+        self.write("huge", bytes(content))
+        self.assertLess(self.back_up().sent_bytes, 120_000)
         self.assertEqual(self.content("huge"), content)
         self.assertEqual(self.back_up().tally.read_files, 0)
         self.assertEqual(self.content("huge"), content)
+
+    def test_same_content_is_sent_once(self):
+        """Pieces that a file has twice, or another file has too, are not sent again."""
+        content = os.urandom(3_000_000)
+        self.write("one", content + b"x" * 10 + content)
+        self.write("two", b"y" * 100_000 + content)
+        self.assertLess(self.back_up().sent_bytes, 3_600_000)
+        self.assertEqual(self.content("one"), content + b"x" * 10 + content)
+        self.assertEqual(self.content("two"), b"y" * 100_000 + content)
+
+    def test_blobs_are_the_same_without_state(self):
+        """A file that nobody remembers makes the blobs that it made at first: none is sent again."""
+        self.write("big", os.urandom(6_000_000))
+        self.back_up()
+        shutil.rmtree(self.state)
+        self.state.mkdir()
+        self.assertLess(self.back_up().sent_bytes, 20_000)
+
+    def test_large_file_that_fails_leaves_no_place_open(self):
+        """What was read of a file that then fails, or starts over, can be referred to by others."""
+        content = os.urandom(700_000)
+        self.write("a", content)
+        self.write("b", content)
+        original, calls = large_reader.read_into, []
+
+        def fail_at_the_end(fd, view, offset):
+            calls.append(offset)
+            if len(calls) == 2:
+                raise OSError(5, "Input/output error")
+            return original(fd, view, offset)
+
+        with mock.patch.object(large_reader, "read_into", fail_at_the_end):
+            outcome = self.back_up()
+        self.assertEqual(outcome.status, SnapshotStatus.PARTIAL)
+        self.assertEqual(self.content("b"), content)
+        self.assertEqual(self.vault.missing(self.vault.record().root), [])

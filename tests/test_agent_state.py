@@ -144,6 +144,9 @@ class MissingTests(AgentCase):
             self.write(f"d{number % 3}/{number:03}", os.urandom(3000))
         self.write("big", os.urandom(3_000_000))
         self.write("huge", os.urandom(20_000_000))
+        fewer_places = mock.patch("mastodon_agent.chunk.PLACES_LIMIT", 5)  # so that there are maps
+        fewer_places.start()
+        self.addCleanup(fewer_places.stop)
         self.back_up()
 
     def heals_without(self, kind_name: str) -> None:
