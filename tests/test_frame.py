@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mastodon.wire.errors import FrameTooLong
-from mastodon.wire.frame import APPEND_FRAME_LIMIT, FrameReader, encode_frame
+from mastodon.wire.frame import APPEND_FRAME_LIMIT, SMALL, FrameReader, encode_frame
 from tests.hostile import peak_memory, quick
 
 FRAMES = st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=60)), max_size=6)
@@ -107,6 +107,32 @@ class FrameTests(SynchronousTestCase):
         reader.receive(b"\0\x10\0\0\1")
         self.assertLess(peak_memory(reader.next_frame), 1 << 16)
         self.assertIsNone(reader.next_frame())
+
+    def test_trickle(self):
+        """A large frame that comes in tiny chunks takes about the memory of its bytes, and comes out whole."""
+        frame = encode_frame(7, b"trickle." * 16_000)
+        reader = FrameReader(APPEND_FRAME_LIMIT)
+
+        def receive() -> None:
+            for at in range(0, len(frame), 3):
+                reader.receive(frame[at : at + 3])
+
+        self.assertLess(peak_memory(receive), 2 * len(frame))
+        self.assertEqual(reader.next_frame(), (7, b"trickle." * 16_000))
+
+    def test_large_and_small_chunks(self):
+        """Frames whose length, type or end lies in another chunk than the rest, small chunks behind large ones."""
+        frames = [(one, bytes([one]) * size) for one, size in enumerate((0, 1, SMALL, 3 * SMALL, 5, 10 * SMALL))]
+        data = b"".join(encode_frame(*frame) for frame in frames)
+        for cut in (SMALL - 1, SMALL, SMALL + 7, 2 * SMALL + 3):
+            for small in (1, 3, 4, 5):
+                reader, found, at = FrameReader(APPEND_FRAME_LIMIT), [], 0
+                while at < len(data):
+                    reader.receive(data[at : at + cut])
+                    reader.receive(data[at + cut : at + cut + small])
+                    at += cut + small
+                    found += frames_of(reader)
+                self.assertEqual((found, reader.buffered), (frames, 0))
 
     def test_spent_bytes_are_let_go(self):
         """A reader that is drained after each piece keeps no more than a piece."""

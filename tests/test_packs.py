@@ -16,6 +16,7 @@ from mastodon.daemon.errors import (
     Unavailable,
 )
 from mastodon.daemon.events import EventCode
+from mastodon.daemon.pack_receiver import WRITTEN_AT_ONCE
 from mastodon.daemon.spool import Spool
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.pack import PACK_LIMIT
@@ -109,14 +110,28 @@ class PackTests(StoreCase):
         piece = bytes(PACK_LIMIT // 2)
         for _ in range(2):
             self.wait(receiver.write(piece))
-        self.refused(TooLarge, lambda: self.wait(receiver.write(b"x")))
+        self.refused(TooLarge, lambda: self.wait(receiver.write(bytes(WRITTEN_AT_ONCE))))
         self.refused(TooLarge, lambda: self.wait(receiver.finish(b"i" * 32)))
         self.assertEqual([list(spool.glob("incoming/*")) for spool in self.setting.spools], [[], []])
 
-    def test_abandoned(self) -> None:
-        """A pack that is not finished leaves nothing behind."""
+    def test_pieces_are_written_together(self) -> None:
+        """Small pieces wait for each other, and are written in order; the last ones when the pack is whole."""
+        pack, data = self.machine.pack([self.machine.blob(BlobKind.BUNDLE, [], os.urandom(WRITTEN_AT_ONCE))])
         receiver = self.store.begin_pack(self.machine.id, self.epoch)
-        self.wait(receiver.write(b"the beginning"))
+        first = receiver.write(data[:1000])
+        self.assertEqual(self.disk.count("write", "incoming"), 0)
+        receiver.write(memoryview(data)[1000:WRITTEN_AT_ONCE])
+        self.wait(first)
+        receiver.write(data[WRITTEN_AT_ONCE:])
+        self.wait(receiver.finish(pack))
+        (path,) = self.packs()
+        self.assertEqual(path.read_bytes(), data)
+
+    def test_abandoned(self) -> None:
+        """A pack that is not finished leaves nothing behind, nor do pieces that were not written yet."""
+        receiver = self.store.begin_pack(self.machine.id, self.epoch)
+        self.wait(receiver.write(bytes(WRITTEN_AT_ONCE)))
+        receiver.write(b"more")
         receiver.abandon()
         self.stop()
         self.assertEqual([list(spool.glob("incoming/*")) for spool in self.setting.spools], [[], []])
@@ -207,11 +222,11 @@ class PackTests(StoreCase):
         self.send(blobs)
         pack, data = self.machine.pack([self.machine.blob(BlobKind.BUNDLE, [], b"two")])
         receiver = self.store.begin_pack(self.machine.id, self.epoch)
-        self.wait(receiver.write(data))
+        receiver.write(data).addErrback(lambda _: None)
         late = self.store.begin_pack(self.machine.id, self.epoch)
         old = self.epoch
         self.epoch = self.store.machine_session(self.machine.id)
-        self.refused(Displaced, lambda: self.wait(late.write(data)))
+        self.refused(Displaced, lambda: self.wait(late.write(bytes(WRITTEN_AT_ONCE))))
         self.refused(Displaced, lambda: self.wait(receiver.finish(pack)))
         record = self.machine.snapshot(blobs[-1][0])
         self.refused(Displaced, lambda: self.wait(self.store.commit(self.machine.id, record, old)))
@@ -318,5 +333,3 @@ class DiskTests(StoreCase):
         """A second store on the same state directory says that it is in use."""
         error = self.refused(StoreError, lambda: self.wait(self.setting.store().start()))
         self.assertIn("in use", str(error))
-
-

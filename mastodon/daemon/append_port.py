@@ -215,7 +215,7 @@ class AppendConnection(FramedConnection):
                 machine=self._machine.hex(), files=progress.files, bytes=progress.content_bytes,
             )  # fmt: skip
 
-    def _take_piece(self, data: bytes) -> None:
+    def _take_piece(self, data: bytes | memoryview) -> None:
         if self._receiver is None:
             try:
                 self._receiver = self._store.begin_pack(self._machine, self._epoch)
@@ -292,9 +292,7 @@ class AppendConnection(FramedConnection):
 
     def _finish(self, finish: Finish) -> None:
         earlier = DeferredList(list(self._jobs), consumeErrors=False)
-        self.log.info(
-            "machine {machine}: run over, exit {code}", machine=self._machine.hex(), code=finish.exit_code
-        )
+        self.log.info("machine {machine}: run over, exit {code}", machine=self._machine.hex(), code=finish.exit_code)
         earlier.addCallback(lambda _: self._run_effects(self._session.finished()))
 
     # Jobs: asynchronous work whose outcome becomes effects

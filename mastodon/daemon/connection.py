@@ -104,7 +104,8 @@ class FramedConnection(Protocol):
         self.last_heard = self.clock.seconds()
         self._reader.receive(data)
         self._read_or_not()
-        self.scheduler.wake(self)
+        if self.next_cost() is not None:
+            self.scheduler.wake(self)
 
     def pauseProducing(self) -> None:
         """The peer does not take what we send."""

@@ -18,9 +18,12 @@ from mastodon.daemon.errors import PackRefused, Refused, SpoolFull, TooLarge, Un
 from mastodon.daemon.events import EventCode
 from mastodon.daemon.intake import Intake, publish_pack, refusal, unavailable, verify_pack
 from mastodon.daemon.spool import Spool, day_of
-from mastodon.host.durable import DiskError, DiskFull, PendingFile
+from mastodon.host.durable import Data, DiskError, DiskFull, PendingFile
 from mastodon.host.spool_layout import INCOMING, PACKS, pack_name
 from mastodon.sealed.pack import PACK_LIMIT, Pack
+
+WRITTEN_AT_ONCE = 512 * 1024
+"""Pieces wait for each other up to so many bytes: a job for a thread costs as much as to write a whole piece."""
 
 
 class PackReceiver:
@@ -32,7 +35,8 @@ class PackReceiver:
         self._machine = machine
         self._name = name
         self._demand_current = demand_current
-        self._pieces: list[tuple[bytes, Deferred[None]]] = []
+        self._pieces: list[tuple[Data, Deferred[None]]] = []
+        self._gathered = 0
         self._busy = False
         self._idle: list[Deferred[None]] = []
         self._error: Refused | None = None
@@ -40,11 +44,13 @@ class PackReceiver:
         self._spool: Spool | None = None
         self._file: PendingFile | None = None
 
-    def write(self, data: bytes) -> "Deferred[None]":
-        """The next bytes of the pack. Fires when they are written, so that the caller can bound what waits."""
+    def write(self, data: Data) -> "Deferred[None]":
+        """The next bytes of the pack. Fires when they are written, so that the caller can bound what waits; they are
+        written once there are WRITTEN_AT_ONCE, or the pack is whole."""
         outcome: Deferred[None] = Deferred()
         self._pieces.append((data, outcome))
-        if not self._busy:
+        self._gathered += len(data)
+        if not self._busy and self._gathered >= WRITTEN_AT_ONCE:
             self._write_on()
         return outcome
 
@@ -71,11 +77,11 @@ class PackReceiver:
                     self._spool.disk.unlink(self._file.path)
 
     def _write_on(self) -> None:
-        pieces, self._pieces = self._pieces, []
+        pieces, self._pieces, self._gathered = self._pieces, [], 0
         self._busy = True
         self._intake.in_thread(self._write, [data for data, _ in pieces]).addBoth(self._written, pieces)
 
-    def _written(self, result: Any, pieces: "Sequence[tuple[bytes, Deferred[None]]]") -> None:
+    def _written(self, result: Any, pieces: "Sequence[tuple[Data, Deferred[None]]]") -> None:
         self._busy = False
         if isinstance(result, Failure):
             self._error = self._error or self._converted(result)
@@ -84,7 +90,7 @@ class PackReceiver:
                 outcome.errback(self._error)
             else:
                 outcome.callback(None)
-        if self._pieces:
+        if self._gathered >= WRITTEN_AT_ONCE or (self._pieces and self._ended):
             self._write_on()
         else:
             idle, self._idle = self._idle, []
@@ -103,7 +109,7 @@ class PackReceiver:
         self._intake.log.failure("a pack could not be written", failure)
         return Unavailable("the pack could not be written: try again")
 
-    def _write(self, pieces: Sequence[bytes]) -> None:
+    def _write(self, pieces: Sequence[Data]) -> None:
         """In a thread."""
         if self._error is not None:
             raise self._error
@@ -118,7 +124,10 @@ class PackReceiver:
             self._file.write(data)
 
     def _until_idle(self) -> "Deferred[None]":
+        """Fires when all that was given is written; no more is to come."""
         waiting: Deferred[None] = Deferred()
+        if self._pieces and not self._busy:
+            self._write_on()
         if self._busy:
             self._idle.append(waiting)
         else:

@@ -17,8 +17,9 @@ Promises:
 Why a subclass: Twisted's TLSMemoryBIOProtocol hands the SSL object 16 KiB at a time, reads what comes out
 32 KiB at a time, takes 64 KiB from the socket and delivers each record by itself. Larger pieces and one delivery
 for each read from the socket save about a fifth of the CPU on the way in (0.6 to 0.85 s per GiB instead of 0.7
-to 1.1, loopback, two cores) and cost nothing on the way out. Every buffer stays below 128 KiB, where glibc starts
-to map and unmap memory for each allocation: with 256 KiB to 2 MiB sending was slower than in the original.
+to 1.1, loopback, two cores) and cost nothing on the way out. On the way out every buffer stays below 128 KiB, where
+glibc starts to map and unmap memory for each allocation: with 256 KiB to 2 MiB sending was slower than in the original.
+Reads of 250 KiB, each one turn of the reactor, cost a tenth less than those of 120 KiB for all that a pack takes.
 """
 
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ RESTORE_ALPN = b"mastodon-restore/1"
 
 WRITE_PIECE = 64 * 1024
 BIO_READ = 80 * 1024
-SOCKET_BUFFER = 120 * 1024
+SOCKET_BUFFER = 250 * 1024
 RECORD = 16 * 1024
 BACKLOG = 1024
 HANDSHAKE_COST = 512 * 1024

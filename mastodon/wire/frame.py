@@ -4,6 +4,8 @@ protocol-spec.md §14. Each length is checked against its bound before anything 
 """
 
 import struct
+from collections import deque
+from itertools import islice
 
 from mastodon.wire.errors import FrameTooLong
 
@@ -14,63 +16,89 @@ HELLO_FRAME_LIMIT = 4096
 APPEND_FRAME_LIMIT = 1024 * 1024
 RESTORE_FRAME_LIMIT = 4 * 1024 * 1024 + 128 * 1024
 """Room for a whole book beside the statement that swaps it."""
+SMALL = 4096
+"""Chunks below this are gathered: objects for single bytes would take many times the bytes' own memory."""
 
 
 def encode_frame(kind: int, payload: bytes) -> bytes:
     """One frame."""
-    return LENGTH.pack(len(payload) + 1) + bytes((kind,)) + payload
+    return b"".join((LENGTH.pack(len(payload) + 1), bytes((kind,)), payload))
 
 
 class FrameReader:
     """Cuts a byte stream into frames, however TCP chopped it up.
 
-    ``receive`` takes bytes; ``next_frame`` gives (type, payload) or None for "more bytes". An error is final.
+    ``receive`` takes bytes; ``next_frame`` gives (type, payload) or None for "more bytes". An error is final. Chunks
+    are kept as they came, and a payload is copied once, out of them: everything that a backup sends passes here.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         """May be raised between frames, once the peer is known."""
-        self._buffer = bytearray()
-        self._start = 0
-        self._failed: FrameTooLong | None = None
-
-    @property
-    def buffered(self) -> int:
+        self.buffered = 0
         """Bytes received and not yet given out."""
-        return len(self._buffer) - self._start
+        self._chunks: deque[bytes | bytearray] = deque()
+        self._start = 0
+        self._size = 0
+        self._failed: FrameTooLong | None = None
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the transport; after an error they are dropped."""
-        if self._failed is not None:
+        if self._failed is not None or not data:
             return
-        if self._start:
-            del self._buffer[: self._start]
-            self._start = 0
-        self._buffer += data
+        self.buffered += len(data)
+        last = self._chunks[-1] if self._chunks else b""
+        if isinstance(last, bytearray) and len(last) < SMALL:
+            last += data
+        else:
+            self._chunks.append(bytearray(data) if len(data) < SMALL else bytes(data))
 
     def next_frame_size(self) -> int | None:
         """Bytes that the next frame takes when it is here whole, else None. Raises FrameTooLong."""
         if self._failed is not None:
             raise self._failed
-        if self.buffered < LENGTH.size:
-            return None
-        (length,) = LENGTH.unpack_from(self._buffer, self._start)
-        if not 1 <= length <= self.limit:
-            self._failed = FrameTooLong(f"a frame of {length} bytes, bound {self.limit}")
-            self._buffer, self._start = bytearray(), 0
-            raise self._failed
-        size = LENGTH.size + length
-        return size if self.buffered >= size else None
+        if not self._size:
+            if self.buffered < LENGTH.size:
+                return None
+            (length,) = LENGTH.unpack(self._look(LENGTH.size))
+            if not 1 <= length <= self.limit:
+                self._failed = FrameTooLong(f"a frame of {length} bytes, bound {self.limit}")
+                self._chunks.clear()
+                self.buffered = 0
+                raise self._failed
+            self._size = LENGTH.size + length
+        return self._size if self.buffered >= self._size else None
 
     def next_frame(self) -> tuple[int, bytes] | None:
         """The next whole frame. Raises FrameTooLong, then and for ever after."""
         size = self.next_frame_size()
         if size is None:
             return None
-        kind = self._buffer[self._start + LENGTH.size]
-        with memoryview(self._buffer) as view:
-            payload = bytes(view[self._start + HEAD_SIZE : self._start + size])
-        self._start += size
-        if not self.buffered:
-            self._buffer, self._start = bytearray(), 0  # what is idle keeps no memory
-        return kind, payload
+        self._size = 0
+        return self._take(HEAD_SIZE)[-1], self._take(size - HEAD_SIZE)
+
+    def _look(self, size: int) -> bytes:
+        """The next bytes, which are here and stay."""
+        found = self._chunks[0][self._start : self._start + size]
+        for chunk in islice(self._chunks, 1, None):
+            if len(found) == size:
+                break
+            found += chunk[: size - len(found)]
+        return bytes(found)
+
+    def _take(self, size: int) -> bytes:
+        """The next bytes, which are here; what is spent is let go."""
+        self.buffered -= size
+        parts = []
+        while size:
+            chunk = self._chunks[0]
+            end = self._start + size
+            if end < len(chunk):
+                parts.append(memoryview(chunk)[self._start : end])
+                self._start = end
+                break
+            parts.append(memoryview(chunk)[self._start :])
+            size = end - len(chunk)
+            self._start = 0
+            self._chunks.popleft()
+        return b"".join(parts)

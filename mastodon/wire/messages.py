@@ -104,7 +104,7 @@ class Message(Body):
         return encode_frame(self.KIND, part + packed)
 
     @classmethod
-    def decode(cls, payload: bytes) -> "Message":
+    def decode(cls, payload: bytes | memoryview) -> "Message":
         """The message in a payload (after the part byte). Raises BadMessage."""
         try:
             return cls.from_body(cbor.decode(payload, cls.LIMIT))
@@ -173,18 +173,18 @@ class Offer(Message):
 
 @dataclass(frozen=True, slots=True)
 class Piece(Message):
-    """The next bytes of the pack that is being sent. Raw, without CBOR."""
+    """The next bytes of the pack that is being sent. Raw, without CBOR; decoded, a view of the frame's own bytes."""
 
     KIND: ClassVar = Verb.APPEND
     PART: ClassVar = 2
 
-    data: bytes = key(0, octets(1, APPEND_FRAME_LIMIT))
+    data: bytes | memoryview = key(0, octets(1, APPEND_FRAME_LIMIT))
 
     def encode(self) -> bytes:
-        return encode_frame(self.KIND, bytes((self.PART,)) + self.data)
+        return encode_frame(self.KIND, b"".join((bytes((self.PART,)), self.data)))
 
     @classmethod
-    def decode(cls, payload: bytes) -> "Piece":
+    def decode(cls, payload: bytes | memoryview) -> "Piece":
         if not 0 < len(payload) < APPEND_FRAME_LIMIT:
             raise BadMessage(f"Piece: {len(payload)} bytes")
         return cls(payload)
@@ -374,7 +374,7 @@ def decode_client(kind: int, payload: bytes) -> Message:
     cls = CLIENT_MESSAGES.get((kind, payload[0])) if payload else None
     if cls is None:
         raise UnknownVerb(f"frame type {kind}, part {payload[:1].hex() or 'none'}")
-    return cls.decode(payload[1:])
+    return cls.decode(memoryview(payload)[1:])
 
 
 def decode_server(kind: int, payload: bytes) -> Message:
