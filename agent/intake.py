@@ -5,18 +5,18 @@ It walks along the old listing as the script says, keeps pages in which nothing 
 
 import marshal
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mastodon.host.paths import Directory
-from mastodon.sealed.entry import Entry, EntryFlag, EntryType
+from mastodon.sealed.entry import EntryFlag
 from mastodon.sealed.snapshot import Reason
 from mastodon_agent.bundle import Bundler
 from mastodon_agent.outlet import Outlet
 from mastodon_agent.pages import ListingBuilder, OldEntries
 from mastodon_agent.reader import LINKS
-from mastodon_agent.records import NO_ROW, Kind, unpack_entry
+from mastodon_agent.records import NO_ROW, Kind, Listed, unpack_listed, without_content
 from mastodon_agent.references import Content
 from mastodon_agent.state import StatePage
 
@@ -52,11 +52,18 @@ class Tally:
 class OldPages:
     """The old listing, walked along in the script's steps."""
 
-    def __init__(self, pages: Iterator[StatePage]) -> None:
-        self._pages = pages
-        self._page: StatePage | None = next(pages, None)
+    def __init__(self, parts: Iterable[Iterator[StatePage]]) -> None:
+        self._parts = iter(parts)
+        self._pages: Iterator[StatePage] = iter(())
+        self._page: StatePage | None = None
         self._index = 0
         self._entries: OldEntries | None = None
+        self.next_part()
+
+    def next_part(self) -> None:
+        """Go on at the start of the next part, whatever is left of this one."""
+        self._pages = next(self._parts, iter(()))
+        self._page, self._index, self._entries = next(self._pages, None), 0, None
 
     def steps(self, count: int) -> Iterator[tuple[StatePage, int, int]]:
         """The next ``count`` entries, as (page, first, how many), each passed after it was given."""
@@ -112,6 +119,7 @@ class Intake:
             Kind.NOTE: self._note,
             Kind.DONE: self._done,
             Kind.CRASHED: self._crashed,
+            Kind.NEXT: self._next_part,
         }
 
     def take(self, kind: int, data: memoryview, meta: memoryview) -> None:
@@ -152,18 +160,18 @@ class Intake:
         self._directory = marshal.loads(meta)
 
     def _entry(self, _data: memoryview, meta: memoryview) -> None:
-        entry, row, replaces = unpack_entry(meta)
+        entry, row, replaces = unpack_listed(meta)
         self._replace(replaces)
-        content = Content(entry.hash, 0) if entry.type is EntryType.FILE else None
+        content = Content(entry.hash, 0) if entry.is_file else None
         self._add(entry, content, row)
 
     def _small(self, data: memoryview, meta: memoryview) -> None:
-        entry, row, replaces = unpack_entry(meta)
+        entry, row, replaces = unpack_listed(meta)
         self._replace(replaces)
         self._read(entry, self._bundler.add(entry.hash, data) if len(data) else Content(entry.hash, 0), row)
 
     def _linked(self, _data: memoryview, meta: memoryview) -> None:
-        entry, row, replaces = unpack_entry(meta)
+        entry, row, replaces = unpack_listed(meta)
         self._replace(replaces)
         self._add(entry, self._links[entry.link_group], row)
 
@@ -183,21 +191,20 @@ class Intake:
     def _end(self, _data: memoryview, meta: memoryview) -> None:
         from mastodon_agent.chunk import TooScattered
 
-        entry, row, replaces = unpack_entry(meta)
+        entry, row, replaces = unpack_listed(meta)
         large, self._large = self._large, None
         try:
             content = large.finish(entry.hash, entry.size)
         except TooScattered as error:
             self._replace(replaces)
-            entry.hash, entry.error = b"", error.errno
             self._count(Note(Reason.UNREADABLE, entry.name, error.errno))
-            self._add(entry, None, NO_ROW)
+            self._add(without_content(entry, error.errno), None, NO_ROW)
             return
         self._replace(replaces)
         self._read(entry, content, row)
 
     def _failed(self, _data: memoryview, meta: memoryview) -> None:
-        entry, _, replaces = unpack_entry(meta)
+        entry, _, replaces = unpack_listed(meta)
         self._abandon()
         if replaces:
             for page, start, _ in self._old.steps(1):
@@ -222,17 +229,17 @@ class Intake:
             for _ in self._old.steps(1):
                 pass
 
-    def _read(self, entry: Entry, content: Content, row: bytes) -> None:
+    def _read(self, entry: Listed, content: Content, row: bytes) -> None:
         """An entry whose content was read in this run."""
         self.tally.read_files += 1
         self.tally.read_bytes += content.size
-        if entry.link_group and row != NO_ROW and not entry.flags:
+        if entry.link_group and row != NO_ROW:
             self._links[entry.link_group] = replace(content)
             if len(self._links) > LINKS:
                 self._links.popitem(last=False)
         self._add(entry, content, row)
 
-    def _add(self, entry: Entry, content: Content | None, row: bytes) -> None:
+    def _add(self, entry: Listed, content: Content | None, row: bytes) -> None:
         if content is not None:
             self.tally.files += 1
             self.tally.content_bytes += content.size
@@ -252,6 +259,10 @@ class Intake:
     def _count(self, note: Note) -> None:
         self.tally.counts[note.reason] += 1
         self._told(note)
+
+    def _next_part(self, _data: memoryview, _meta: memoryview) -> None:
+        self._old.next_part()
+        self._links.clear()  # the next process has not read what this one has
 
     def _done(self, _data: memoryview, _meta: memoryview) -> None:
         self._bundler.close()

@@ -13,10 +13,10 @@ import cbor2
 
 from mastodon.host.paths import Directory
 from mastodon.sealed import cbor
-from mastodon.sealed.entry import HOLE, Entry, EntryFlag, EntryType, Place
-from mastodon.sealed.entry_codec import encode_entry
-from mastodon.sealed.listing import PAGE_MAXIMUM, Key, cuts_after, shared_length
-from mastodon_agent.records import NO_ROW
+from mastodon.sealed.entry import HOLE, EntryFlag, EntryType
+from mastodon.sealed.entry_codec import PackedEntry, join_entry, odd_owners, pack_body
+from mastodon.sealed.listing import PAGE_MAXIMUM, Key, cuts_after, join_page, shared_length
+from mastodon_agent.records import NO_ROW, Listed
 from mastodon_agent.references import BlobRef, Content
 from mastodon_agent.state import ListingWriter, NewPage, StatePage
 
@@ -25,11 +25,9 @@ PutPage = Callable[[list[bytes], bytes], bytes]
 """From references and plaintext to the page's id, the blob being sent where it has to be."""
 
 # Fields of an entry (mastodon.sealed.entry_codec).
-NAME, TYPE, UID, GID, SIZE, PLACES, XATTRS, ACL_NAMES, FLAGS = 0, 1, 3, 4, 6, 8, 13, 14, 16
-DELTA, USER, GROUP = 18, 19, 20
-RARE = frozenset({9, 10, 11, XATTRS, ACL_NAMES, 15, DELTA, USER, GROUP})
-"""Fields of any length, and those that few entries have."""
-USUAL_BYTES, HASH_BYTES = 56, 36
+NAME, TYPE, UID, GID, SIZE, PLACES, FLAGS, DELTA, USER, GROUP = 0, 1, 3, 4, 6, 8, 16, 18, 19, 20
+PLACE_BYTES, PLACE_MOST = 20, 27
+"""Of a file's only place, and of each of several, at most."""
 SECTION_OVERHEAD = 12
 UNFLAGGED = EntryFlag(0)
 OWNER_BYTES = 270
@@ -71,7 +69,8 @@ class OldEntries:
 class Draft:
     """A page in the making."""
 
-    sections: list[tuple[Directory, list[Body]]] = field(default_factory=list)
+    sections: list[tuple[Directory, list[bytes], list[bytes]]] = field(default_factory=list)
+    """Directory, names, encoded entries."""
     rows: list[bytes] = field(default_factory=list)
     references: list[BlobRef] = field(default_factory=list)
     index: dict[object, int] = field(default_factory=dict)
@@ -103,23 +102,22 @@ class Draft:
             self.index[key] = index
         return index
 
-    def add(self, directory: Directory, body: Body, row: bytes) -> None:
-        """The next entry, its places numbered in this page."""
+    def add(self, directory: Directory, name: bytes, entry: bytes, length: int, row: bytes) -> None:
+        """The next entry, its places numbered in this page. ``length`` is what it counts for (counted_length)."""
         if not self.sections or self.sections[-1][0] != directory:
             before = self.sections[-1][0] if self.sections else ()
             shared = shared_length(before, directory)
             self.length += SECTION_OVERHEAD + sum(len(name) + 3 for name in directory[shared:])
             self.names += len(directory)
-            self.sections.append((directory, []))
-        self.sections[-1][1].append(body)
+            self.sections.append((directory, [], []))
+        _, names, entries = self.sections[-1]
+        names.append(name)
+        entries.append(entry)
         self.rows.append(row)
-        self.length += entry_length(body)
+        self.length += length
         if len(self.users) + len(self.groups) > self.owners:
             self.length += OWNER_BYTES * (len(self.users) + len(self.groups) - self.owners)
             self.owners = len(self.users) + len(self.groups)
-        if body[TYPE] == EntryType.FILE:
-            self.files += 1
-            self.content_bytes += body[SIZE]
 
 
 class ListingBuilder:
@@ -149,37 +147,50 @@ class ListingBuilder:
         """How much waits for a bundle; kept pages, which are small, count little."""
         return sum(8 if isinstance(one, Draft) else 1 for one in self._waiting)
 
-    def add(self, directory: Directory, entry: Entry, content: Content | None, row: bytes) -> None:
+    def add(self, directory: Directory, entry: Listed, content: Content | None, row: bytes) -> None:
         """A new entry."""
-        self._make_room(directory, sum(len(name) + len(value) for name, value in entry.xattrs), entry.acl_names)
+        packed = entry.packed
+        stretches = content.stretches if content is not None else ()
+        length = counted_length(packed, len(stretches))
+        self._make_room(directory, length)
         draft = self._draft
-        if content is not None:
-            entry.hash, entry.size = content.hash, content.size
-            entry.places = tuple(Place(draft.reference(ref), at, length) for ref, at, length in content.stretches)
-        self._append(directory, encode_entry(entry, draft.users, draft.groups), row)
+        places: list[int] = []
+        for ref, at, size in stretches:
+            places += (draft.reference(ref), at, size)
+        rest = odd_owners(entry.uid, entry.user, entry.gid, entry.group, draft.users, draft.groups)
+        if entry.is_file:
+            draft.files += 1
+            draft.content_bytes += entry.size
+        self._append(directory, entry.name, join_entry(packed, places, rest), length + _extra_length(rest), row)
 
     def copy(self, old: OldEntries, start: int, count: int, flag: EntryFlag = UNFLAGGED) -> None:
         """Entries of the old listing, as they were but for a flag; flagged ones are looked at again next time."""
         size = len(NO_ROW)
         for index in range(start, start + count):
             body = old.bodies[index]
-            xattrs = sum(len(name) + len(value) for name, value in body.get(XATTRS, ()))
-            self._make_room(old.keys[index], xattrs, body.get(ACL_NAMES, ()))
-            draft = self._draft
-            for field_, table, owners, fresh in (
-                (USER, old.users, UID, draft.users), (GROUP, old.groups, GID, draft.groups),
-            ):  # fmt: skip
-                name = body.pop(field_, table.get(body[owners], ""))
-                if fresh.setdefault(body[owners], name) != name:
-                    body[field_] = name
-            if PLACES in body:
-                self._renumber(old, body[PLACES])
-                if DELTA in body:
-                    self._renumber(old, body[DELTA][3])
             if flag:
-                body[FLAGS] = body.get(FLAGS, 0) | int(flag)
+                body = dict(sorted((body | {FLAGS: body.get(FLAGS, 0) | int(flag)}).items()))
             row = NO_ROW if flag else old.rows[index * size : (index + 1) * size]
-            self._append(old.keys[index], body, row)
+            self._copy(old, old.keys[index], body, row)
+
+    def _copy(self, old: OldEntries, directory: Directory, body: Body, row: bytes) -> None:
+        packed, places = pack_body(body), body.get(PLACES, [])
+        rest = {number: value for number, value in body.items() if number >= DELTA}
+        user = rest.pop(USER, old.users.get(body[UID], ""))
+        group = rest.pop(GROUP, old.groups.get(body[GID], ""))
+        length = counted_length(packed, len(places) // 3) + _extra_length(rest)
+        self._make_room(directory, length)
+        draft = self._draft
+        self._renumber(old, places)
+        if DELTA in rest:
+            self._renumber(old, rest[DELTA][3])
+        odd = odd_owners(body[UID], user, body[GID], group, draft.users, draft.groups)
+        if odd:
+            rest = dict(sorted((rest | odd).items()))
+        if body[TYPE] == EntryType.FILE:
+            draft.files += 1
+            draft.content_bytes += body[SIZE]
+        self._append(directory, body[NAME], join_entry(packed, places, rest), length + _extra_length(odd), row)
 
     def keep(self, page: StatePage) -> None:
         """A page that is as it was. Only at a boundary."""
@@ -207,21 +218,21 @@ class ListingBuilder:
         self._cut()
         self.settle()
 
-    def _make_room(self, directory: Directory, xattrs: int, acl_names: Sequence[Any]) -> None:
+    def _make_room(self, directory: Directory, length: int) -> None:
         """End the page before an entry with which it would be too long."""
         draft = self._draft
         if not draft.rows:
             return
-        length = draft.length + xattrs + OWNER_BYTES * len(acl_names)
+        length += draft.length
         if draft.sections[-1][0] != directory:
             length += sum(map(len, directory))
         if length > PAGE_MAXIMUM:
             self._cut()
 
-    def _append(self, directory: Directory, body: Body, row: bytes) -> None:
+    def _append(self, directory: Directory, name: bytes, entry: bytes, length: int, row: bytes) -> None:
         draft = self._draft
-        draft.add(directory, body, row)
-        if cuts_after(body[NAME], draft.length, draft.names):
+        draft.add(directory, name, entry, length, row)
+        if cuts_after(name, draft.length, draft.names):
             self._cut()
 
     def _cut(self) -> None:
@@ -239,9 +250,11 @@ class ListingBuilder:
         if len({ref.id for ref in draft.references}) != len(draft.references):
             _join_references(draft)
         references = [ref.id for ref in draft.references]
-        plaintext = encode(draft)
+        plaintext = join_page(
+            draft.users, draft.groups, [(directory, entries) for directory, _, entries in draft.sections]
+        )
         id = self._put_page(references, plaintext)
-        sections = [(directory, [body[NAME] for body in bodies]) for directory, bodies in draft.sections]
+        sections = [(directory, names) for directory, names, _ in draft.sections]
         maps = [index for index, ref in enumerate(draft.references) if ref.is_map]
         self._writer.add(
             NewPage(
@@ -259,31 +272,16 @@ class ListingBuilder:
         self.content_bytes += content_bytes
 
 
-def entry_length(body: Body) -> int:
-    """About the bytes of an entry, rather more than less; the same for the same entry, since pages are cut by it."""
-    length = USUAL_BYTES + len(body[NAME])
-    places = body.get(PLACES)
-    if places is not None:
-        length += HASH_BYTES + (8 if len(places) == 3 else 9 * len(places))
-    rare = RARE.intersection(body)
-    if rare:
-        length += sum(len(cbor.encode(body[number])) for number in rare)
-    return length
+def counted_length(packed: PackedEntry, places: int) -> int:
+    """About the bytes of an entry, rather more than less; the same for the same entry, wherever its content lies, since
+    pages are cut by it."""
+    length = len(packed.before) + len(packed.behind) + 4
+    return length + (PLACE_BYTES if places == 1 else PLACE_MOST * places)
 
 
-def encode(draft: Draft) -> bytes:
-    """A page's plaintext (mastodon.sealed.listing has the format)."""
-    packed = []
-    before: Directory = ()
-    for directory, bodies in draft.sections:
-        shared = shared_length(before, directory)
-        packed.append([shared, list(directory[shared:]), bodies])
-        before = directory
-    return cbor.encode_ordered({0: _owners(draft.users), 1: _owners(draft.groups), 2: packed})
-
-
-def _owners(owners: dict[int, str]) -> list[list[Any]]:
-    return [[number, owners[number]] for number in sorted(owners)]
+def _extra_length(rest: dict[int, Any]) -> int:
+    """The bytes of fields that few entries have."""
+    return len(cbor.encode(rest)) if rest else 0
 
 
 def _join_references(draft: Draft) -> None:
@@ -302,10 +300,12 @@ def _join_references(draft: Draft) -> None:
                 flat[at] = numbers[ref.id]
         return flat
 
-    for _, bodies in draft.sections:
-        for body in bodies:
+    for _, _, entries in draft.sections:
+        for at, entry in enumerate(entries):
+            body = cbor2.loads(entry)
             if PLACES in body:
                 body[PLACES] = renumber(body[PLACES])
                 if DELTA in body:
                     body[DELTA][3] = renumber(body[DELTA][3])
+                entries[at] = cbor.encode_ordered(body)
     draft.references = kept

@@ -80,7 +80,7 @@ class FileReader:
         self._names = OwnerNames()
         self._steps: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._opened = 0
-        self._links: OrderedDict[int, bytes] = OrderedDict()
+        self._links: OrderedDict[int, tuple[bytes, bytes, int]] = OrderedDict()  # row, hash, size
         self._empty_hash = whole_hash(key, b"")
 
     # What the scan finds
@@ -114,11 +114,11 @@ class FileReader:
         except OSError as error:
             self._lost(directory, name, replaces, reason_of(error), error.errno or errno.EIO)
 
-    def finish(self) -> None:
-        """Read what is still waiting, and end the script."""
+    def finish(self, before: bytes, after: bytes) -> None:
+        """Read what is still waiting, and end the script; what was seen at the seams (share.py)."""
         while self._steps:
             self._step()
-        self._script.done()
+        self._script.done(before, after)
 
     # Steps in order
 
@@ -211,8 +211,10 @@ class FileReader:
         try:
             self._watch("read", file.entry.name)
             group = file.entry.link_group
-            if group and self._links.get(group) == make_row(file.st):
-                row = NO_ROW if file.racy else make_row(file.st)
+            known = self._links.get(group) if group else None
+            if known is not None and known[0] == make_row(file.st):
+                row = NO_ROW if file.racy else known[0]
+                _, file.entry.hash, file.entry.size = known
                 self._script.entry(Kind.LINKED, file.directory, file.entry, row, file.replaces)
                 return
             extents = extents_of(file.fd, file.st)
@@ -277,7 +279,7 @@ class FileReader:
             reason = Reason.FUZZY if verdict is Verdict.CHANGED else Reason.GREW
             self._script.note(reason, file.directory, entry.name, 0)
         elif entry.link_group and row != NO_ROW:
-            self._links[entry.link_group] = row
+            self._links[entry.link_group] = row, entry.hash, got
             if len(self._links) > LINKS:
                 self._links.popitem(last=False)
 

@@ -6,7 +6,7 @@ import marshal
 from mastodon.host.paths import Directory, printable
 from mastodon.sealed.entry import Entry
 from mastodon.sealed.snapshot import Reason
-from mastodon_agent.records import NO_ROW, Kind, pack_entry
+from mastodon_agent.records import NO_ROW, Kind, pack_listed
 from mastodon_agent.ring import RingWriter
 
 ENTRY_META_LIMIT = 400 * 1024
@@ -36,11 +36,11 @@ class Script:
         """An entry; its ``length`` bytes of content lie in the ring's room, asked for after ``enter``."""
         if not length:
             self.enter(directory)
-        meta = pack_entry(entry, row, replaces)
+        meta = pack_listed(entry, row, replaces)
         oversized = len(meta) > ENTRY_META_LIMIT
         if oversized:
             entry.xattrs, entry.acl_names, entry.error = (), (), errno.E2BIG
-            meta = pack_entry(entry, NO_ROW, replaces)
+            meta = pack_listed(entry, NO_ROW, replaces)
         self.ring.record(kind, meta, length)
         if oversized:
             self.note(Reason.METADATA, directory, entry.name, errno.E2BIG)
@@ -58,10 +58,10 @@ class Script:
         path = (b"/" + printable(directory, name))[:PATH_SHOWN]
         self.ring.record(Kind.NOTE, marshal.dumps((int(reason), path, number)))
 
-    def done(self) -> None:
-        """The script is at its end."""
+    def done(self, before: bytes, after: bytes) -> None:
+        """The script is at its end; what was seen at the seams before and after it."""
         self._flush()
-        self.ring.record(Kind.DONE)
+        self.ring.record(Kind.DONE, marshal.dumps((before, after)))
         self.ring.flush()
 
     def _flush(self) -> None:

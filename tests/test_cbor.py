@@ -85,6 +85,12 @@ class CborTests(SynchronousTestCase):
             return
         self.assertEqual(cbor.encode(value), data)
 
+    def test_head_of_an_array(self):
+        """An array's head and its items one by one make the array."""
+        for length in (0, 1, 23, 24, 255, 256, 65535, 65536):
+            items = [number % 7 for number in range(length)]
+            self.assertEqual(cbor.array_head(length) + b"".join(map(cbor.encode, items)), cbor.encode(items))
+
     def test_refused(self):
         """Each of these is Malformed."""
         for what, data in REFUSED.items():

@@ -20,7 +20,15 @@ from mastodon.sealed.entry import (
     decode_places,
     encode_places,
 )
-from mastodon.sealed.entry_codec import check_name, decode_entry, encode_entry, owner_name
+from mastodon.sealed.entry_codec import (
+    check_name,
+    decode_entry,
+    encode_entry,
+    join_entry,
+    owner_name,
+    pack_body,
+    pack_entry,
+)
 from mastodon.sealed.errors import FormatError, Malformed, Unsupported
 from tests import sealed_samples as samples
 from tests.hostile import accepted_flips, quick
@@ -101,6 +109,18 @@ class EntryTests(SynchronousTestCase):
         body = encode_entry(entry, users, groups)
         data = cbor.encode_ordered(body)
         self.assertEqual(decode_entry(cbor.decode(data, 1 << 20), users, groups, 4), entry)
+
+    @quick
+    @given(entries())
+    def test_packed_parts_are_the_same_entry(self, entry):
+        """Put together from its parts, made from the entry or from its map, an entry has its one encoding."""
+        users: dict[int, str] = {}
+        groups: dict[int, str] = {}
+        body = encode_entry(entry, users, groups)
+        places = encode_places(entry.places)
+        rest = {number: value for number, value in body.items() if number >= 18}
+        for packed in (pack_entry(entry), pack_body(body)):
+            self.assertEqual(join_entry(packed, places, rest), cbor.encode(body))
 
     def test_owners_differ_from_the_table(self):
         """A second name for one number is kept with its entry; the table's own name there is refused."""

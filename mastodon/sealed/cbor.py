@@ -40,6 +40,16 @@ def encode_ordered(value: Any) -> bytes:
     return _encode(value, False)
 
 
+def array_head(length: int) -> bytes:
+    """How an array of so many items begins; its items, each encoded, follow."""
+    if length < 24:
+        return bytes((0x80 + length,))
+    for info, size in ((0x98, 1), (0x99, 2), (0x9A, 4)):
+        if length < 1 << 8 * size:
+            return bytes((info,)) + length.to_bytes(size, "big")
+    raise Malformed(f"an array of {length} items")
+
+
 def _encode(value: Any, sort: bool) -> bytes:
     try:
         return cbor2.dumps(value, canonical=sort)

@@ -12,10 +12,12 @@ protocol-spec.md §9::
 Lists are ascending, and nothing stands there that is the default: an entry has one encoding.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
+from mastodon.sealed import cbor
 from mastodon.sealed.entry import (
     MAX_FILE_SIZE,
     NAME_LIMIT,
@@ -67,7 +69,83 @@ def check_name(name: Any, first: bool = False) -> bytes:
 
 def encode_entry(entry: Entry, users: dict[int, str], groups: dict[int, str]) -> dict[int, Any]:
     """The map for an entry, its keys ascending; owner names go into the page's tables."""
-    body: dict[int, Any] = {
+    body = _fields_before_places(entry)
+    if entry.places:
+        body[8] = encode_places(entry.places)
+    body |= _fields_behind_places(entry)
+    if entry.delta is not None:
+        body[18] = encode_delta(entry.delta)
+    return body | odd_owners(entry.uid, entry.user, entry.gid, entry.group, users, groups)
+
+
+class PackedEntry(NamedTuple):
+    """An entry's map as bytes, in two parts: what stands before its places, and what stands behind them.
+
+    Places, delta and odd owner names are the page's matter, and come in with join_entry. ``fields`` is how many there
+    are in both parts.
+    """
+
+    fields: int
+    before: bytes
+    behind: bytes
+
+
+def pack_entry(entry: Entry) -> PackedEntry:
+    """All of an entry but places, delta and owner names."""
+    return _pack(_fields_before_places(entry), _fields_behind_places(entry))
+
+
+def pack_body(body: dict[int, Any]) -> PackedEntry:
+    """The same from the entry's map."""
+    return _pack(
+        {number: value for number, value in body.items() if number < 8},
+        {number: value for number, value in body.items() if 8 < number < 18},
+    )
+
+
+def join_entry(packed: PackedEntry, places: Sequence[int], rest: dict[int, Any]) -> bytes:
+    """The encoded map, with places as a flat array (entry.encode_places; none: no field), and fields from 18 on."""
+    count, before, behind = packed
+    if places:
+        before += b"\x08" + cbor.encode_ordered(places)
+        count += 1
+    if rest:
+        behind += cbor.encode_ordered(rest)[1:]
+        count += len(rest)
+    return _MAP_HEADS[count] + before + behind
+
+
+def odd_owners(
+    uid: int, user: str, gid: int, group: str, users: dict[int, str], groups: dict[int, str]
+) -> dict[int, str]:
+    """Put an entry's owner names into the page's tables; the fields for those that have another name there."""
+    odd: dict[int, str] = {}
+    for number, owner, name, table in ((19, uid, user, users), (20, gid, group, groups)):
+        known = table.get(owner)
+        if known is None:
+            table[owner] = owner_name(name)
+        elif known != name and known != owner_name(name):
+            odd[number] = owner_name(name)
+    return odd
+
+
+def encode_delta(delta: Delta) -> list[Any]:
+    """Field 18."""
+    return [delta.method, delta.base_hash, delta.base_size, encode_places(delta.base_places)]
+
+
+_MAP_HEADS = [bytes((0xA0 + count,)) for count in range(24)]
+
+
+def _pack(before: dict[int, Any], behind: dict[int, Any]) -> PackedEntry:
+    # An encoded map of so few fields has a head of one byte.
+    return PackedEntry(
+        len(before) + len(behind), cbor.encode_ordered(before)[1:], cbor.encode_ordered(behind)[1:] if behind else b""
+    )
+
+
+def _fields_before_places(entry: Entry) -> dict[int, Any]:
+    fields: dict[int, Any] = {
         0: entry.name,
         1: int(entry.type),
         2: entry.mode,
@@ -75,27 +153,25 @@ def encode_entry(entry: Entry, users: dict[int, str], groups: dict[int, str]) ->
         4: entry.gid,
         5: list(divmod(entry.mtime_ns, SECOND)),
     }
-    if entry.type == EntryType.FILE:
-        body[6] = entry.size
+    if entry.type is EntryType.FILE:
+        fields[6] = entry.size
         if entry.hash:
-            body[7] = entry.hash
-        if entry.places:
-            body[8] = encode_places(entry.places)
+            fields[7] = entry.hash
+    return fields
+
+
+def _fields_behind_places(entry: Entry) -> dict[int, Any]:
+    fields: dict[int, Any] = {}
     if entry.target:
-        body[9] = entry.target
+        fields[9] = entry.target
     if entry.link_group:
-        body[10] = entry.link_group
+        fields[10] = entry.link_group
     if entry.rdev is not None:
-        body[11] = list(entry.rdev)
+        fields[11] = list(entry.rdev)
     if entry.birth_ns is not None:
-        body[12] = list(divmod(entry.birth_ns, SECOND))
-    _encode_rare(entry, body)
-    user, group = owner_name(entry.user), owner_name(entry.group)
-    if users.setdefault(entry.uid, user) != user:
-        body[19] = user
-    if groups.setdefault(entry.gid, group) != group:
-        body[20] = group
-    return body
+        fields[12] = list(divmod(entry.birth_ns, SECOND))
+    _encode_rare(entry, fields)
+    return fields
 
 
 def _encode_rare(entry: Entry, body: dict[int, Any]) -> None:
@@ -110,9 +186,6 @@ def _encode_rare(entry: Entry, body: dict[int, Any]) -> None:
         body[16] = int(entry.flags)
     if entry.error:
         body[17] = entry.error
-    if entry.delta is not None:
-        delta = entry.delta
-        body[18] = [delta.method, delta.base_hash, delta.base_size, encode_places(delta.base_places)]
 
 
 def _filled(check: Check) -> Check:

@@ -71,18 +71,37 @@ def encode_page(sections: Iterable[Section]) -> bytes:
     """A page's plaintext; the sections are in order, as are the entries in each."""
     users: dict[int, str] = {}
     groups: dict[int, str] = {}
-    packed = []
+    packed = [
+        (
+            section.directory,
+            [cbor.encode_ordered(encode_entry(entry, users, groups)) for entry in section.entries],
+        )
+        for section in sections
+    ]
+    return join_page(users, groups, packed)
+
+
+def join_page(
+    users: dict[int, str], groups: dict[int, str], sections: Iterable[tuple[Directory, Sequence[bytes]]]
+) -> bytes:
+    """A page's plaintext from entries that are encoded already (entry_codec.join_entry), a directory a section.
+
+    Raises Malformed for directories beyond NAMES_LIMIT.
+    """
+    parts = []
     before: Directory = ()
-    depths = 0
-    for section in sections:
-        shared = shared_length(before, section.directory)
-        entries = [encode_entry(entry, users, groups) for entry in section.entries]
-        packed.append([shared, list(section.directory[shared:]), entries])
-        before = section.directory
+    depths = count = 0
+    for directory, entries in sections:
+        shared = shared_length(before, directory)
+        head = cbor.encode_ordered(shared) + cbor.encode_ordered(directory[shared:])
+        parts += [b"\x83", head, cbor.array_head(len(entries)), *entries]
+        before = directory
         depths += len(before)
+        count += 1
     if depths > NAMES_LIMIT:
         raise Malformed(f"a page of {depths} names in its directories, bound {NAMES_LIMIT}")
-    return cbor.encode_ordered({0: _pack_owners(users), 1: _pack_owners(groups), 2: packed})
+    owners = b"\x00", cbor.encode_ordered(_pack_owners(users)), b"\x01", cbor.encode_ordered(_pack_owners(groups))
+    return b"".join((b"\xa3", *owners, b"\x02", cbor.array_head(count), *parts))
 
 
 def decode_page(plaintext: bytes, references: int) -> list[Section]:
