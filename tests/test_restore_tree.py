@@ -179,6 +179,16 @@ class ResumeTests(RestoreCase):
         self.assertEqual((report.files, report.kept_files), (1, 2))
         self.assertEqual(self.files(), FILES)
 
+    def test_second_run_leaves_the_times_of_directories(self):
+        """A directory that the first run finished without one of its files keeps its time in the second."""
+        self.restore()
+        etc = self.target() / "etc"
+        finished = os.stat(etc).st_mtime_ns
+        (etc / "hostname").unlink()
+        os.utime(etc, ns=(finished, finished))
+        self.assertTrue(self.restore().complete)
+        self.assertEqual((self.files(), os.stat(etc).st_mtime_ns), (FILES, finished))
+
     def test_killed_restore_leaves_parts_only(self):
         """Killed anywhere, a restore leaves whole files and parts; the next run completes it."""
         script = (

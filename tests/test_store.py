@@ -2,12 +2,17 @@
 
 from typing import Any
 
+from twisted.internet.defer import fail
+
+from mastodon.catalogue.interface import CatalogueDamaged, CatalogueError
+from mastodon.catalogue.sqlite import SqliteCatalogue
 from mastodon.daemon import commits
 from mastodon.daemon.errors import (
     LimitReached,
     NotFound,
     PairRefused,
     SnapshotRefused,
+    Unavailable,
 )
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.ledger import LedgerHeadRecord
@@ -242,3 +247,14 @@ class LocateTests(StoreCase):
         self.assertEqual((row.machine, row.snapshots), (self.machine.id, 1))
         self.assertEqual(row.kept_bytes, self.packs()[0].stat().st_size)
         self.assertGreater(row.seen_ns, 0)
+
+
+class CatalogueTests(StoreCase):
+    """The catalogue refuses."""
+
+    def test_unavailable(self) -> None:
+        """A catalogue that cannot be used, for a full disk or damage, is the server's affair: others try again."""
+        for error in (CatalogueError("catalogue.sqlite: disk I/O error"), CatalogueDamaged("catalogue.sqlite: torn")):
+            self.patch(SqliteCatalogue, "account", lambda _self, _machine, error=error: fail(error))
+            refused = self.refused(Unavailable, self.store.account, self.machine.id)
+            self.assertNotIn("sqlite", str(refused))

@@ -24,6 +24,7 @@ from mastodon.catalogue.interface import (
     Account,
     Catalogue,
     CatalogueDamaged,
+    CatalogueError,
     Certificate,
     ListedPair,
     MachineRow,
@@ -123,7 +124,7 @@ class Store:
             await self._open()
         except BaseException as error:
             await self._shut()
-            if isinstance(error, DiskError | OSError):
+            if isinstance(error, DiskError | OSError | CatalogueError):
                 raise StoreError(str(error)) from error
             raise
 
@@ -435,7 +436,11 @@ class Store:
     def _note_damage(self, failure: Failure) -> Failure:
         if failure.check(CatalogueDamaged) is not None:
             self.log.critical("{reason}: restart the daemon, it makes the catalogue anew", reason=str(failure.value))
-        return failure
+        elif failure.check(CatalogueError) is not None:
+            self.log.error("{reason}", reason=str(failure.value))
+        else:
+            return failure
+        return Failure(Unavailable("the server's catalogue cannot be used: its log says why"))
 
 
 def open_store(config: Config, reactor: Any, now_ns: Callable[[], int], disk: Disk = SYSTEM_DISK) -> Store:

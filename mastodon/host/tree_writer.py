@@ -258,15 +258,19 @@ class TreeWriter:
 
     # -- at the end
 
-    def finish_directories(self, entries: Iterable[tuple[Directory, Entry]], target: Entry | None = None) -> None:
+    def finish_directories(
+        self, entries: Iterable[tuple[Directory, Entry]], target: Entry | None = None,
+        fitting: Container[Directory] = (),
+    ) -> None:  # fmt: skip
         """Gives directories their attributes, children before their parents; makes those that are missing.
 
-        ``target`` is for the target directory itself. A directory that no restore made stays as it is under NEVER.
+        ``target`` is for the target directory itself. A directory that no restore made stays as it is under NEVER,
+        unless it is one of ``fitting``: these matched their entries before anything was made in them.
         """
         for directory, entry in sorted(entries, key=lambda pair: (pair[0], pair[1].name), reverse=True):
             try:
                 fd = self._chain.place((*directory, entry.name)).fd
-                self._finish_directory(fd, directory, entry)
+                self._finish_directory(fd, directory, entry, (*directory, entry.name) in fitting)
             except FAILURES as error:
                 self.problems.add(directory, entry.name, "directory", error)
         if target is not None:
@@ -355,9 +359,9 @@ class TreeWriter:
         finally:
             os.close(fd)
 
-    def _finish_directory(self, fd: int, directory: Directory, entry: Entry) -> None:
+    def _finish_directory(self, fd: int, directory: Directory, entry: Entry, fits: bool = False) -> None:
         unfinished = in_progress(os.fstat(fd))
-        if not unfinished and self._overwrite is Overwrite.NEVER:
+        if not unfinished and not fits and self._overwrite is Overwrite.NEVER:
             return
         if not unfinished:
             self._attributes.release(fd)

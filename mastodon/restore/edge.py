@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from mastodon.host.durable import DiskError
 from mastodon.restore.errors import RestoreError
 from mastodon.sealed.errors import FormatError
 
@@ -41,7 +42,7 @@ def guarded(program: str, command: Callable[[], int]) -> int:
         return code
     except RestoreError as error:
         return _told(program, str(error), error.exit_code)
-    except FormatError as error:
+    except (FormatError, DiskError) as error:
         return _told(program, str(error), NOTHING_DONE)
     except KeyboardInterrupt:
         return _told(program, "interrupted; the same command goes on where this one stopped", INTERRUPTED)

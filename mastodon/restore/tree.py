@@ -139,7 +139,7 @@ class TreeRestore:
                 if self._selection.takes(directory, entry.name):
                     self._schedule(here, entry, page.references)
                 elif entry.type is EntryType.DIRECTORY and self._selection.is_ancestor((*directory, entry.name)):
-                    self._directories.add(here, entry)
+                    self._wait_for(here, entry)
             if self._window_is_full():
                 self._next_window(here)
 
@@ -150,7 +150,7 @@ class TreeRestore:
             self.report.carried += bool(entry.flags & EntryFlag.CARRIED)
             self.report.fuzzy += bool(entry.flags & EntryFlag.FUZZY)
         if entry.type is EntryType.DIRECTORY:
-            self._directories.add(directory, entry)
+            self._wait_for(directory, entry)
             return
         if entry.link_group and entry.link_group in self._groups:
             entry.places, entry.delta = (), None
@@ -161,6 +161,10 @@ class TreeRestore:
         if entry.link_group:
             self._groups[entry.link_group] = (directory, entry.name)
         self._schedule_content(directory, entry, references)
+
+    def _wait_for(self, directory: Directory, entry: Entry) -> None:
+        """A directory: one that looks finished loses its time when something is made in it, and gets it back."""
+        self._directories.add(directory, entry, fits=self._resumes and self._writer.existing_matches(directory, entry))
 
     def _wanted(self, directory: Directory, entry: Entry, references: tuple[bytes, ...]) -> bool:
         """Whether an entry has to be written, seeing what is there."""
@@ -259,7 +263,8 @@ class TreeRestore:
             self._link(directory, entry)
         self._links.clear()
         passed = self._directories.take_passed(position)
-        self._writer.finish_directories(passed)
+        fitting = {(*directory, entry.name) for directory, entry, fits in passed if fits}
+        self._writer.finish_directories(((directory, entry) for directory, entry, _ in passed), fitting=fitting)
         self.report.directories += len(passed)
 
     def _link(self, directory: Directory, entry: Entry) -> None:
