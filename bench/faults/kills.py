@@ -1,0 +1,176 @@
+"""Kill points: each program dies by SIGKILL, at a step on its files or at a moment; and connections that are cut."""
+
+import os
+import shutil
+import time
+
+from bench.faults import programs
+from bench.faults.check import compare
+from bench.faults.point import Missed, Point, read_count
+from bench.faults.programs import start, wait_any
+from bench.faults.proxy import Cut, CuttingProxy, proxy_program
+from bench.faults.site import RUN_S, Run
+from bench.faults.steps import STATEMENTS, Fault, Plan, What
+
+BY_STEP = 0.75
+"""The share of kills that come at a step; the others come at a moment."""
+
+
+def _kill(point: Point, who: str, least: int) -> Fault:
+    """When it is to come: at a step, or never for one that is killed from outside."""
+    if point.rng.random() >= BY_STEP:
+        return Fault(0)
+    return Fault(point.draw(who, least), point.rng.choice((What.KILL_BEFORE, What.KILL_AFTER)))
+
+
+def kill_daemon(point: Point) -> None:
+    """The daemon dies while it starts, while an agent works, or while it stops; it is started anew, the run goes on."""
+    site = point.site
+    site.stop_daemon()
+    site.change(point.machine)
+    plan = point.plan("daemon", _kill(point, "daemon", 60), site.server, *site.spools)
+    run = wait_for_hit(point, plan)
+    site.start_daemon()
+    run.end()
+    if plan.fault.step and not plan.counter.hit:
+        raise Missed
+    point.settle()
+    point.check()
+
+
+def wait_for_hit(point: Point, plan: Plan) -> Run:
+    """Start the daemon and an agent; return when the daemon is dead, by its plan, by a kill at a moment where the
+    plan has no step, or because it was through with everything. The agent may still be at work."""
+    site = point.site
+    is_up = site.start_daemon(plan)
+    daemon = site.daemon
+    assert daemon is not None
+    run = site.begin_agent(point.machine)
+    if is_up and not plan.fault.step:
+        time.sleep(point.rng.uniform(0, 0.12))
+        daemon.kill()
+    elif is_up:
+        wait_any([daemon, run.program], RUN_S)
+        if daemon.running:
+            site.stop_daemon()
+    daemon.wait(RUN_S)
+    site.daemon = None
+    point.count("catalogue" if plan.fault.calls == STATEMENTS else "daemon", plan)
+    return run
+
+
+def kill_agent(point: Point) -> None:
+    """The agent dies anywhere; the next run completes."""
+    site, machine = point.site, point.machine
+    site.change(machine)
+    plan = point.plan("agent", _kill(point, "agent", 20), machine.state.parent)
+    run = site.begin_agent(machine, plan)
+    if not plan.fault.step:
+        time.sleep(point.rng.uniform(0, 0.1))
+        run.kill()
+        is_hit = run.program.status == -9
+    else:
+        run.program.end(RUN_S)
+        run.note()
+        is_hit = plan.counter.hit
+    point.count("agent", plan)
+    if not is_hit:
+        raise Missed
+    point.settle()
+    point.check()
+
+
+def kill_restore(point: Point) -> None:
+    """The restore client dies anywhere; the same command again completes what it began."""
+    site, machine = point.site, point.machine
+    if not machine.acked:
+        point.settle()
+    number = point.rng.choice(sorted(machine.acked))
+    to = site.work / f"interrupted-{point.number}"
+    words = site.restore_words(machine, number, to)
+    below = (to, site.work / "admin")
+    plan = point.plan("restore", _kill(point, "restore", 60), *below)
+    program = start(programs.admin(words), site.log("restore"), site.environment, plan)
+    if not plan.fault.step:
+        time.sleep(point.rng.uniform(0, 0.12))
+        program.kill()
+    program.wait(RUN_S)
+    point.count("restore", plan)
+    if program.status != -9:
+        raise Missed
+    site.do(programs.admin(words), what="restore again")
+    compare(machine, number, to)
+    point.counts.restores += 1
+    shutil.rmtree(to, ignore_errors=True)
+    point.settle()
+    point.check()
+
+
+def cut_append(point: Point) -> None:
+    """The agent's connections are cut at random bytes, either way; the run goes on and completes."""
+    site, machine = point.site, point.machine
+    site.change(machine)
+    cuts = [_cut(point, 60_000, 3000) for _ in range(point.rng.randrange(1, 4))]
+    proxy, program, told = _start_proxy(point, site.append_port, cuts)
+    url = site.work / f"proxy-{point.number}.url"
+    url.touch(mode=0o600)
+    url.write_text(machine.url.read_text("ascii").replace(f":{site.append_port}", f":{proxy}"), "ascii")
+    try:
+        site.begin_agent(machine, url=url).end()
+    finally:
+        program.kill()
+    if not read_count(told):
+        os.close(told)
+        raise Missed
+    os.close(told)
+    point.settle()
+    point.check()
+
+
+def cut_restore(point: Point) -> None:
+    """The restore's connections are cut at random bytes, either way; it goes on, or the same command again does."""
+    site, machine = point.site, point.machine
+    if not machine.acked:
+        point.settle()
+    number = max(machine.acked)
+    cuts = [_cut(point, 4000, 150_000) for _ in range(point.rng.randrange(1, 4))]
+    proxy, program, told = _start_proxy(point, site.restore_port, cuts)
+    to = site.work / f"cut-{point.number}"
+    home = site.work / "admin/server.json"
+    before = home.read_text("utf-8")
+    try:
+        home.write_text(before.replace(str(site.restore_port), str(proxy)), "utf-8")
+        words = site.restore_words(machine, number, to)
+        first = start(programs.admin(words), site.log("restore"), site.environment)
+        site.ended(first, (0, 1, 2), "restore through a proxy")
+        home.write_text(before, "utf-8")
+        if first.status:
+            site.do(programs.admin(words), what="restore again")
+    finally:
+        home.write_text(before, "utf-8")
+        program.kill()
+    compare(machine, number, to)
+    point.counts.restores += 1
+    shutil.rmtree(to, ignore_errors=True)
+    if not read_count(told):
+        os.close(told)
+        raise Missed
+    os.close(told)
+    point.settle()
+    point.check()
+
+
+def _cut(point: Point, up: int, down: int) -> Cut:
+    rng = point.rng
+    reset = rng.random() < 0.5
+    return Cut(up=rng.randrange(up), reset=reset) if rng.random() < 0.5 else Cut(down=rng.randrange(down), reset=reset)
+
+
+def _start_proxy(point: Point, port: int, cuts: list[Cut]) -> tuple[int, programs.Program, int]:
+    proxy = CuttingProxy(port, cuts)
+    told, tell = os.pipe()
+    program = start(proxy_program(proxy, tell), point.site.log("proxy"), {}, keep=(tell, proxy.descriptor))
+    os.close(tell)
+    proxy.release()
+    point.said.append(f"cuts: {cuts}")
+    return proxy.port, program, told
