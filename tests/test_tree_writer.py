@@ -6,9 +6,10 @@ import stat
 import struct
 
 from mastodon.host.attributes import ProblemLog
-from mastodon.host.existing import Overwrite
+from mastodon.host.existing import Overwrite, Verdict
 from mastodon.host.linux import inode_flags
 from mastodon.host.owners import OwnerMap
+from mastodon.host.parts import FILE_IN_PROGRESS
 from mastodon.host.writing_chain import DIRECTORY_IN_PROGRESS
 from mastodon.sealed.entry import Entry, EntryType
 from tests.odd_trees import ACL_ACCESS, ACL_DEFAULT, IMMUTABLE, NAMED_ACL, acl, add_flags
@@ -76,6 +77,78 @@ class Files(WriterCase):
         self.assertEqual(sorted(os.listdir(self.at("d"))), sorted((kept, ".mastodon-notes.part", "f.part")))
         self.assertEqual(later.remove_leftovers((b"not", b"there")), 0)
         self.assertEqual(later.problems.examples, [])
+
+    def killed_in_the_middle(self, *names: str) -> None:
+        """Leave what a restore leaves that is killed while it writes a small file: the content is whole or not."""
+        os.makedirs(self.at(*names[:-1]), exist_ok=True)
+        with open(self.at(*names), "wb") as file:
+            file.write(b"half")
+        os.chmod(self.at(*names), FILE_IN_PROGRESS)
+        os.chmod(self.at(*names[:-1]), DIRECTORY_IN_PROGRESS)
+
+    def test_killed_before_the_mode(self) -> None:
+        """A small file that is not complete has a mode that tells so, up to its last step; the next restore writes it
+        anew although nothing is to be replaced."""
+        seen: list[int] = []
+        chmod = os.chmod
+
+        def looked_at(handle: int, mode: int) -> None:
+            seen.append(stat.S_IMODE(os.fstat(handle).st_mode))
+            self.assertEqual((self.content("d", "f"), os.fstat(handle).st_mtime_ns), (b"content", MOMENT))
+            chmod(handle, mode)
+
+        self.patch(os, "chmod", looked_at)
+        self.assertTrue(self.writer().write_small((b"d",), file_entry(b"f", b"content"), b"content"))
+        self.patch(os, "chmod", chmod)
+        self.assertEqual(seen, [FILE_IN_PROGRESS])
+        self.killed_in_the_middle("d", "f")
+        writer, entry = self.writer(token=OTHER_TOKEN), file_entry(b"f", b"half")
+        os.utime(self.at("d", "f"), ns=(MOMENT, MOMENT))
+        self.assertIs(writer.verdict((b"d",), entry), Verdict.WRITE)
+        self.assertTrue(writer.write_small((b"d",), entry, b"good"))
+        self.assertEqual(self.content("d", "f"), b"good")
+        self.assertEqual(stat.S_IMODE(os.stat(self.at("d", "f")).st_mode), 0o644)
+        self.assertEqual(self.refused(writer.problems), set())
+
+    def test_incomplete_files_of_others(self) -> None:
+        """Incomplete files that no entry names are removed too, but only where nobody writes yet; in a directory that no
+        restore left unfinished, a file with that mode is somebody's."""
+        self.killed_in_the_middle("d", "gone")
+        self.killed_in_the_middle("e", "stays")
+        os.chmod(self.at("e"), 0o755)
+        writer = self.writer()
+        self.assertEqual(writer.remove_leftovers((b"d",)), 0)
+        self.assertEqual(writer.remove_leftovers((b"d",), named=True), 1)
+        self.assertEqual(writer.remove_leftovers((b"e",), named=True), 0)
+        self.assertIs(writer.verdict((b"e",), file_entry(b"stays", b"other")), Verdict.LEAVE)
+        self.assertEqual((os.listdir(self.at("d")), os.listdir(self.at("e"))), ([], ["stays"]))
+
+    def test_a_file_with_the_mode_of_incomplete_ones(self) -> None:
+        """A file whose own mode is that one is never under its name before it is complete."""
+        entry = file_entry(b"f", b"content", mode=FILE_IN_PROGRESS)
+        seen: list[list[str]] = []
+        chmod = os.chmod
+
+        def looked_at(handle: int, mode: int) -> None:
+            seen.append(os.listdir(self.at("d")))
+            chmod(handle, mode)
+
+        self.patch(os, "chmod", looked_at)
+        self.assertTrue(self.writer().write_small((b"d",), entry, b"content"))
+        self.assertNotIn("f", seen[0])
+        self.assertEqual(os.listdir(self.at("d")), ["f"])
+
+    def test_a_name_that_is_taken(self) -> None:
+        """In a directory that is not finished too, what is there stays or goes as the policy says."""
+        os.mkdir(self.at("d"))
+        os.chmod(self.at("d"), DIRECTORY_IN_PROGRESS)
+        for policy, kept in ((Overwrite.NEVER, b"mine"), (Overwrite.ALWAYS, b"new")):
+            with open(self.at("d", "f"), "wb") as file:
+                file.write(b"mine")
+            writer = self.writer(policy)
+            done = writer.write_small((b"d",), file_entry(b"f", b"new"), b"new")
+            self.assertEqual((done, self.content("d", "f")), (policy is Overwrite.ALWAYS, kept))
+            self.assertEqual(os.listdir(self.at("d")), ["f"])
 
     def test_nothing_inherited(self) -> None:
         """An existing directory's default ACL, setgid and flags do not reach what is restored in it."""

@@ -1,7 +1,8 @@
 """Gives what was just made the owner, xattrs, ACLs, mode, times and inode flags that its entry records.
 
 The order is the only one that works: chown clears setuid and capabilities, so it comes first; an ACL moves mode bits,
-so chmod follows; then times; inode flags last, since an immutable file takes nothing more. What this user or file
+so chmod follows; it comes after the times, since the mode tells what is complete; inode flags last, since an immutable
+file takes nothing more. What this user or file
 system refuses becomes a Problem, and the rest is still set. Where the owner is not the recorded one (its name does
 not resolve, or chown is refused), setuid and setgid are dropped: they would lend somebody else's rights.
 
@@ -71,10 +72,30 @@ class AttributeSetter:
     def __init__(self, owners: OwnerMap, problems: ProblemLog) -> None:
         self._owners = owners
         self._problems = problems
+        self._found: dict[tuple[int, int, str, str], tuple[int | None, int | None]] = {}
 
     def owner(self, entry: Entry) -> tuple[int | None, int | None]:
         """The user and group id to use here, None for one that has none."""
-        return self._owners.user(entry.uid, entry.user), self._owners.group(entry.gid, entry.group)
+        recorded = entry.uid, entry.gid, entry.user, entry.group
+        found = self._found.get(recorded)
+        if found is None:
+            found = self._owners.user(entry.uid, entry.user), self._owners.group(entry.gid, entry.group)
+            self._found[recorded] = found
+        return found
+
+    def complete(self, fd: int, where: Directory, entry: Entry, made_by: tuple[int, int] | None) -> None:
+        """The same as ``apply`` for a new file, whose owner and group are ``made_by`` where that is known."""
+        uid, gid = self.owner(entry)
+        if entry.xattrs or uid is None or gid is None:
+            self.apply(fd, where, entry)
+            return
+        try:
+            if made_by != (uid, gid):
+                os.chown(fd, uid, gid)
+            os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+            os.chmod(fd, entry.mode & 0o7777)
+        except FAILURES:
+            self.apply(fd, where, entry)  # which tells what cannot be set, and sets the rest
 
     def apply(self, handle: int | bytes, where: Directory, entry: Entry, *, existing: bool = False) -> None:
         """All but inode flags. Of something ``existing`` the xattrs that the entry lacks are taken away."""
@@ -85,15 +106,15 @@ class AttributeSetter:
             self._remove_xattrs(handle, where, entry)
         if entry.xattrs:
             self._set_xattrs(handle, where, entry)
+        try:
+            os.utime(handle, ns=(entry.mtime_ns, entry.mtime_ns))
+        except FAILURES as error:
+            self._problems.add(where, entry.name, "times", error)
         if entry.type is not EntryType.SYMLINK:
             try:
                 os.chmod(handle, mode)
             except FAILURES as error:
                 self._problems.add(where, entry.name, "mode", error)
-        try:
-            os.utime(handle, ns=(entry.mtime_ns, entry.mtime_ns))
-        except FAILURES as error:
-            self._problems.add(where, entry.name, "times", error)
 
     def set_flags(self, fd: int, where: Directory, entry: Entry) -> None:
         """The recorded inode flags of an open file or directory."""

@@ -1,8 +1,12 @@
 """Parts: what is not complete yet, under a name of its own beside the place where it is to stand.
 
 A part is named ``.mastodon-TOKEN-N.part``; TOKEN is one restore's, so that leftovers of an earlier one are told from
-what a parallel process is writing. Becoming complete is one rename. On ext4 that costs a quarter of making a small
-file; it is what makes a restore that was killed anywhere safe to take up again.
+what a parallel process is writing. Becoming complete is one rename, which makes a restore that was killed anywhere
+safe to take up again.
+
+On ext4 the rename costs a third of making a small file. So in a directory that a restore has made and not finished,
+which nobody else may look into, a small file stands under its own name from the start, with the mode
+FILE_IN_PROGRESS until it has everything else: setting its mode is what completes it.
 """
 
 import errno
@@ -19,6 +23,8 @@ from mastodon.sealed.entry import Entry, EntryType
 _PART = re.compile(rb"\.mastodon-([0-9a-f]{16})-[0-9a-f]+\.part")
 _TOKEN = re.compile(r"[0-9a-f]{16}")
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+FILE_IN_PROGRESS = 0o1000
+"""Sticky without any access means nothing to anybody on a file: that of one which is not complete."""
 _OPEN_NODE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES = {
     EntryType.FIFO: stat.S_IFIFO,
@@ -48,6 +54,10 @@ class Parts:
         """A new file for a part: its descriptor and name. Raises OSError."""
         name = self.new_name()
         return os.open(name, _CREATE, mode, dir_fd=dir_fd), name
+
+    def create_named(self, dir_fd: int, name: bytes) -> int:
+        """A new file under its own name, incomplete until it gets another mode. Raises OSError."""
+        return os.open(name, _CREATE, FILE_IN_PROGRESS, dir_fd=dir_fd)
 
     def create_node(self, dir_fd: int, entry: Entry) -> bytes:
         """A new symlink, fifo, socket or device for a part: its name. Raises OSError, ValueError, OverflowError."""
@@ -84,6 +94,11 @@ class Parts:
         """Whether this is the name of another restore's part."""
         match = _PART.fullmatch(name)
         return match is not None and match.group(1) != self._token
+
+
+def is_incomplete(st: os.stat_result) -> bool:
+    """Whether this is a file of this user's that a restore made under its own name and did not complete."""
+    return st.st_mode == stat.S_IFREG | FILE_IN_PROGRESS and st.st_uid == os.geteuid()
 
 
 @contextmanager

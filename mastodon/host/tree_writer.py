@@ -4,8 +4,9 @@ Invariants:
 
 - Every name is checked and used in an open directory below the target; directories are opened name by name and never
   through a symlink, so neither a hostile listing nor somebody who swaps names meanwhile leads outside.
-- Nothing incomplete stands under its final name: it is made as a part (parts.py), gets content and attributes there,
-  and is renamed into place. A killed restore leaves parts only, which ``remove_leftovers`` takes away.
+- Nothing incomplete looks complete: it is made as a part (parts.py), gets content and attributes there, and is renamed
+  into place; or, in a directory that is not finished, it has a mode that tells so until all else is done. What a
+  killed restore leaves ``remove_leftovers`` and ``verdict`` take away.
 - A directory that is not finished has a mode that tells so (writing_chain.py); a later restore finishes it even
   where existing directories are to stay as they are.
 - No entry's failure raises: it is logged in ``problems``, and the call says False.
@@ -27,7 +28,7 @@ from mastodon.host.content_file import ContentFile, write_all
 from mastodon.host.existing import Overwrite, Verdict, judge, matches, same_inode
 from mastodon.host.linux import APPEND_ONLY, IMMUTABLE, NO_COPY_ON_WRITE, set_inode_flags
 from mastodon.host.owners import OwnerMap
-from mastodon.host.parts import Parts, opened_node
+from mastodon.host.parts import FILE_IN_PROGRESS, Parts, is_incomplete, opened_node
 from mastodon.host.paths import Directory, DirectoryChain, check_name
 from mastodon.host.writing_chain import WritingChain, WritingDirectory, in_progress, strip_inherited
 from mastodon.sealed.entry import Entry, EntryType
@@ -59,8 +60,6 @@ class TreeWriter:
         self._parts = Parts(token, worker, replace=overwrite is not Overwrite.NEVER)
         self._attributes = AttributeSetter(owners or OwnerMap.by_number(), self.problems)
         self._us = (os.geteuid(), os.getegid())
-        self._umask = os.umask(0o077)
-        os.umask(self._umask)
         self._first_names: dict[int, tuple[Directory, bytes]] = {}
         self._late_flags: list[tuple[Directory, Entry]] = []
 
@@ -74,6 +73,9 @@ class TreeWriter:
             if place.fresh:
                 return Verdict.WRITE
             st = os.stat(entry.name, dir_fd=place.fd, follow_symlinks=False)
+            if place.unfinished and is_incomplete(st):
+                os.unlink(entry.name, dir_fd=place.fd)
+                return Verdict.WRITE
         except FileNotFoundError:
             return Verdict.WRITE
         except FAILURES as error:
@@ -117,41 +119,58 @@ class TreeWriter:
         self._remember(directory, entry)
         return True
 
-    def remove_leftovers(self, directory: Directory, keep: Container[bytes] = ()) -> int:
-        """Removes the parts that an earlier, killed restore left in a directory; ``keep`` are names of entries."""
+    def remove_leftovers(self, directory: Directory, keep: Container[bytes] = (), *, named: bool = False) -> int:
+        """Removes what an earlier, killed restore left incomplete in a directory; ``keep`` are names of entries.
+
+        ``named``: also what stands under its own name, which is only for a directory that this restore does not yet
+        write in.
+        """
         try:
             dir_fd = self._reading.open(directory)
             names = [os.fsencode(name) for name in os.listdir(dir_fd)]
+            named = named and in_progress(os.fstat(dir_fd))
         except FileNotFoundError:
             return 0
         except FAILURES as error:
             self.problems.add(directory, None, "directory", error)
             return 0
         leftovers = [name for name in names if self._parts.is_leftover(name) and name not in keep]
+        if named:
+            leftovers += [name for name in names if self._is_incomplete(dir_fd, name)]
         for name in leftovers:
             self._parts.discard(dir_fd, name)
         return len(leftovers)
 
+    def _is_incomplete(self, dir_fd: int, name: bytes) -> bool:
+        try:
+            return is_incomplete(os.stat(name, dir_fd=dir_fd, follow_symlinks=False))
+        except OSError:
+            return False
+
     # -- writing
 
     def write_small(self, directory: Directory, entry: Entry, data: bytes | memoryview) -> bool:
-        """Makes a whole file at once: five system calls where owner and mode are what a new file has anyway."""
+        """Makes a whole file at once: five or six system calls where it has neither xattrs nor flags."""
         try:
             place = self._chain.place(directory)
-            check_name(entry.name)
-            bare = place.plain and self._is_bare(entry)
-            fd, part = self._parts.create(place.fd, entry.mode if bare else 0o600)
+            name = part = check_name(entry.name)
+            if place.unfinished and entry.mode != FILE_IN_PROGRESS:
+                fd = self._create_named(place.fd, name)
+            else:
+                fd = -1
+            if fd < 0:
+                fd, part = self._parts.create(place.fd, 0o600)
         except FAILURES as error:
             self.problems.add(directory, entry.name, "create", error)
             return False
         try:
-            if not bare:
+            if place.inherits or entry.inode_flags:
                 self._prepare(fd, place, entry)
-            write_all(fd, data)
-            if bare:
-                os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
-            else:
-                self._attributes.apply(fd, directory, entry)
+            if data:
+                write_all(fd, data)
+            self._attributes.complete(fd, directory, entry, self._us if place.plain else None)
+            if part is name and not entry.link_group and not entry.inode_flags:
+                return True
             return self._settle(place.fd, part, directory, entry, fd)
         except FAILURES as error:
             self.problems.add(directory, entry.name, "content", error)
@@ -159,6 +178,13 @@ class TreeWriter:
             return False
         finally:
             os.close(fd)
+
+    def _create_named(self, dir_fd: int, name: bytes) -> int:
+        """A file under its own name; -1 where the name is taken, so that the policy decides when a part is settled."""
+        try:
+            return self._parts.create_named(dir_fd, name)
+        except FileExistsError:
+            return -1
 
     def begin_file(self, directory: Directory, entry: Entry) -> ContentFile | None:
         """A file to be filled in any order; all of it is a hole until something is written there."""
@@ -306,15 +332,6 @@ class TreeWriter:
 
     # -- inside
 
-    def _is_bare(self, entry: Entry) -> bool:
-        """Whether a file that is just created with its mode needs nothing more than its time."""
-        return (
-            not entry.xattrs
-            and not entry.inode_flags
-            and not entry.mode & (0o7000 | self._umask)
-            and self._attributes.owner(entry) == self._us
-        )
-
     def _prepare(self, fd: int, place: WritingDirectory, entry: Entry) -> None:
         """Before a new file gets content: nothing inherited, and the one flag that only an empty file takes."""
         if place.inherits:
@@ -327,7 +344,8 @@ class TreeWriter:
 
     def _settle(self, dir_fd: int, part: bytes, directory: Directory, entry: Entry, fd: int | None) -> bool:
         try:
-            self._parts.settle(dir_fd, part, entry.name)
+            if part is not entry.name:
+                self._parts.settle(dir_fd, part, entry.name)
         except FAILURES as error:
             self.problems.add(directory, entry.name, "place", error)
             self._parts.discard(dir_fd, part)
@@ -366,4 +384,5 @@ class TreeWriter:
         if not unfinished:
             self._attributes.release(fd)
         self._attributes.apply(fd, directory, entry, existing=not unfinished)
-        self._attributes.update_flags(fd, directory, entry)
+        if entry.inode_flags or not unfinished:  # those that a new one inherited were taken away
+            self._attributes.update_flags(fd, directory, entry)

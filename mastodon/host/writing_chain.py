@@ -25,6 +25,7 @@ class WritingDirectory:
 
     fd: int
     fresh: bool  # this process has made it just now, so what it has not written is not there
+    unfinished: bool  # a restore made it and has not finished it: nobody else may look into it
     plain: bool  # new things get this user's owner and group and inherit nothing
     inherits: bool  # new things inherit an ACL or inode flags, which have to be taken away
 
@@ -55,7 +56,7 @@ class WritingChain(DirectoryChain):
         st = os.fstat(fd)
         unfinished = in_progress(st)
         place = WritingDirectory(
-            fd, fd in self._made, unfinished and st.st_gid == os.getegid(), not unfinished and _inherits(fd)
+            fd, fd in self._made, unfinished, unfinished and st.st_gid == os.getegid(), not unfinished and _inherits(fd)
         )
         self._place = (directory, place)
         return place

@@ -121,7 +121,7 @@ class TreeRestore:
 
     def _restore_pages(self) -> None:
         if self._resumes:
-            self._writer.remove_leftovers(())
+            self._writer.remove_leftovers((), named=True)
         for page in self._listing.pages(self._selection.page_indices(self._listing.root)):
             if isinstance(page, LostPage):
                 self.report.lost_text(str(page))
