@@ -17,11 +17,14 @@ NO_PAIR = 0
 """The pair of a sealing that never counts: its header is not that of its id's first one. Readers are given it all the
 same, since only they can tell which of the two the id was made for."""
 
+COUNTABLE = (
+    "SELECT pair FROM machines WHERE number = ?1 "
+    "UNION ALL SELECT number FROM pairs WHERE machine = ?1 AND reenveloped = 1"
+)
+# Says nothing of the blob at hand, so that SQLite makes the list of pairs once for all ids that are asked for.
 PRESENT = (
     "EXISTS (SELECT 1 FROM sealings JOIN packs ON packs.number = sealings.pack "
-    "WHERE sealings.blob = blobs.number AND packs.copies > 0 AND sealings.pair IN ("
-    "SELECT pairs.number FROM pairs JOIN machines ON machines.number = pairs.machine "
-    "WHERE pairs.machine = blobs.machine AND (pairs.reenveloped = 1 OR pairs.number = machines.pair)))"
+    f"WHERE sealings.blob = blobs.number AND packs.copies > 0 AND sealings.pair IN ({COUNTABLE}))"
 )
 
 
@@ -50,9 +53,11 @@ def add_pack(db: sqlite3.Connection, stored: StoredPack) -> tuple[bytes, ...]:
         "INSERT INTO sealings VALUES (?,?,?,?,?)",
         [
             (
-                numbers[one.header.id], number,
+                numbers[one.header.id],
+                number,
                 NO_PAIR if one.header.id in strange else pairs[stored.pairs[one.header.run]],
-                one.offset, one.header.size,
+                one.offset,
+                one.header.size,
             )
             for one in pack.blobs
         ],
@@ -121,7 +126,7 @@ def blob_states(db: sqlite3.Connection, machine: bytes, ids: Sequence[bytes]) ->
     found = {}
     for part, marks in _parts(ids):
         rows = db.execute(
-            f"SELECT blob, kind, closed, {PRESENT} FROM blobs WHERE machine = ? AND blob IN ({marks})",
+            f"SELECT blob, kind, closed, {PRESENT} FROM blobs WHERE machine = ?1 AND blob IN ({marks})",
             (number, *part),
         )
         found.update({blob: BlobState(BlobKind(kind), bool(there), bool(closed)) for blob, kind, closed, there in rows})
