@@ -111,8 +111,8 @@ class Files(WriterCase):
         self.assertEqual(self.refused(writer.problems), set())
 
     def test_incomplete_files_of_others(self) -> None:
-        """Incomplete files that no entry names are removed too, but only where nobody writes yet; in a directory that no
-        restore left unfinished, a file with that mode is somebody's."""
+        """Incomplete files that no entry names are removed too, but only where nobody writes yet; in a directory that
+        no restore left unfinished, a file with that mode is somebody's."""
         self.killed_in_the_middle("d", "gone")
         self.killed_in_the_middle("e", "stays")
         os.chmod(self.at("e"), 0o755)
