@@ -41,6 +41,14 @@ class Mastodon:
         assert self.here.daemon is not None  # set_up starts it
         return self.here.daemon.pid
 
+    def start_later(self, seconds: int) -> int:
+        """Start the daemon anew, with its clock so far ahead; its process id."""
+        self.here.stop_daemon()
+        self.here.twistd = [sys.executable, "-m", "bench.ahead", str(seconds)]
+        self.here.start_daemon()
+        assert self.here.daemon is not None
+        return self.here.daemon.pid
+
     def _stop_gpgs_time(self) -> None:
         """A gpg of our own comes first on the path: it runs the real one and notes how long that took."""
         folder = self.work / "gpg"
