@@ -27,7 +27,7 @@ from mastodon_agent.intake import Intake, Note, OldPages, Tally
 from mastodon_agent.outlet import Outlet
 from mastodon_agent.pages import ListingBuilder
 from mastodon_agent.pairing import Credentials, adopt, make_pair
-from mastodon_agent.reader_process import ReaderProcess
+from mastodon_agent.reader_process import ReaderProcesses, ScanJob, SharesDiffer
 from mastodon_agent.sealing import SealingPool, sealing_threads
 from mastodon_agent.session import Session, SnapshotRefused
 from mastodon_agent.trust_memory import TrustMemory
@@ -100,7 +100,7 @@ class Backup:
     """One run over one session. ``nonce`` is that of HELLO."""
 
     def __init__(
-        self, job: Job, nonce: bytes, session: Session, reader: ReaderProcess, memory: TrustMemory, clocks: Clocks,
+        self, job: Job, nonce: bytes, session: Session, reader: ReaderProcesses, memory: TrustMemory, clocks: Clocks,
         watcher: Watcher,
     ) -> None:  # fmt: skip
         self._job = job
@@ -210,8 +210,12 @@ class Backup:
             one = _Pass(self, pair, outlet, missing, reread)
             try:
                 result = one.run()
+            except SharesDiffer:
+                one.abandon()
+                self._watcher.detail("directories came and went where two processes share the work: one does it all")
+                continue
             finally:
-                one.writer.close()
+                one.close()
             if isinstance(result, Outcome):
                 return result
             lost = len(result.ids) // 32
@@ -286,17 +290,18 @@ class _Pass:
         self._is_seeding = state.is_seeding(self._job.state, machine, pair.pair)
         self.writer = state.ListingWriter(self._job.state, machine, pair.pair)
         self._listing = ListingBuilder(self._put_page, self.writer, frozenset(missing).__contains__)
-        old = OldPages(state.read_pages(self._listing_path, machine, pair.pair))
+        job = ScanJob(self._listing_path, pair.pair, missing, reread)
+        parts = backup._reader.begin(job)
+        self._old = state.OpenListing(self._listing_path, machine, pair.pair)
+        old = OldPages(map(self._old.pages, parts))
         self._intake = Intake(outlet, self._listing, old, self._job.secret.chunker_seed, backup._watcher.note)
         self._checkpoint_at = backup._clocks.steady() + self._job.checkpoint_s
 
     def run(self) -> Outcome | Missing:
         """The outcome, or what the server misses."""
         backup, intake = self._backup, self._intake
-        reader = backup._reader
-        reader.begin(self._listing_path, self._pair.pair, self._missing, self._reread)
         tick_at = 0.0
-        for kind, data, meta in reader.ring.records(self._tick):
+        for kind, data, meta in backup._reader.records(self._tick):
             intake.take(kind, data, meta)
             if intake.is_done:
                 break
@@ -319,6 +324,15 @@ class _Pass:
             status, sequence, tally, self._listing.entries, self._outlet.sent_bytes, self._outlet.sent_blobs,
             backup._checkpoints, backup._notices,
         )  # fmt: skip
+
+    def abandon(self) -> None:
+        """Nothing more comes. What was read has gone to the outlet, where the next pass finds it."""
+        self._intake.settle()
+
+    def close(self) -> None:
+        """Let go of the state's files."""
+        self.writer.close()
+        self._old.close()
 
     def _tick(self) -> None:
         """Between records: answers are taken, signs of life given, checkpoints made."""

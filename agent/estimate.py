@@ -6,8 +6,9 @@ import struct
 from contextlib import suppress
 
 from mastodon_agent.dry_run import DryRun
+from mastodon_agent.old_listing import OldListing
 from mastodon_agent.roots import Node
-from mastodon_agent.scan import OldListing, Scan, ScanRules
+from mastodon_agent.scan import Scan, ScanRules
 
 _TOTAL = struct.Struct("<Q")
 

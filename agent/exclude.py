@@ -99,6 +99,11 @@ class Rules:
                 return pattern
         return None
 
+    def may_exclude(self, prefix: bytes, names: Iterable[bytes]) -> bool:
+        """Whether any pattern matches any of these names behind ``prefix``."""
+        matches = self._any.fullmatch if self._any is not None else None
+        return matches is not None and any(matches(prefix + name) for name in names)
+
     def excludes(self, path: bytes, is_directory: bool) -> bool:
         """Whether a path is left out by its name, its parents being in."""
         pattern = self.deciding(path, is_directory)

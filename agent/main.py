@@ -28,13 +28,13 @@ from mastodon_agent.estimate import Estimate
 from mastodon_agent.explain import explain
 from mastodon_agent.intake import ReaderCrashed
 from mastodon_agent.lock import RunLock
+from mastodon_agent.old_listing import OldListing
 from mastodon_agent.options import Options, UsageError, parse_options
 from mastodon_agent.pairing import Credentials, RecipientsRefused, load_recipients
 from mastodon_agent.progress import ProgressBar, duration_text
-from mastodon_agent.reader_process import ReaderProcess, ReaderSetting
+from mastodon_agent.reader_process import ReaderProcesses, ReaderSetting, reader_count
 from mastodon_agent.refusals import NoConnection, ServerRefused
 from mastodon_agent.ring import OtherEnded
-from mastodon_agent.old_listing import OldListing
 from mastodon_agent.scan import Scan, ScanRules
 from mastodon_agent.trust_memory import TrustMemory
 
@@ -164,7 +164,7 @@ def _back_up(options: Options, url: MachineUrl, console: Console) -> int:
         setting = ReaderSetting(
             options.tree(), _rules(options), file_hash_key(secret.id_key), secret.machine_id, time.time_ns
         )
-        reader = ReaderProcess(setting)
+        reader = ReaderProcesses(setting, reader_count())
         stack.callback(reader.close)
         introduction = Introduction(
             secret.machine_id, secret.signing_key, nonce, memory.remembered.sequence, memory.remembered.hash,
@@ -202,7 +202,7 @@ def _told_to_server(error: Exception) -> str:
 
 def _one_backup(
     options: Options, secret: MachineSecret, credentials: Credentials, nonce: bytes, connection: Connection,
-    reader: ReaderProcess, memory: TrustMemory, console: Console,
+    reader: ReaderProcesses, memory: TrustMemory, console: Console,
 ) -> Outcome:  # fmt: skip
     job = Job(
         secret, credentials, options.state, options.roots(), tuple(one.text for one in options.patterns),

@@ -217,6 +217,8 @@ class ListingBuilder:
         self._draft.whole = False
         self._cut()
         self.settle()
+        if self._waiting:
+            raise AssertionError("a page refers to a bundle that was never closed")
 
     def _make_room(self, directory: Directory, length: int) -> None:
         """End the page before an entry with which it would be too long."""

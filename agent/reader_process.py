@@ -1,6 +1,7 @@
-"""The reader process: forked before there are any threads, it scans and reads as often as it is told to.
+"""The reader processes: forked before there are any threads, they scan and read as often as they are told to.
 
-A job comes through a pipe; the edit script goes out through the ring. The process ends when the pipe does.
+Each takes a share of the listing's order, with a ring of its own; the rings are emptied one after the other, so that
+what comes out is the edit script of a single walk. A job comes through a pipe; a process ends when its pipe does.
 """
 
 import contextlib
@@ -8,19 +9,35 @@ import marshal
 import os
 import signal
 import struct
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass
 
 from mastodon_agent.distrust import rows_reader
+from mastodon_agent.old_listing import OldListing
 from mastodon_agent.reader import FileReader, Watch, no_watch
 from mastodon_agent.records import Kind
 from mastodon_agent.ring import OtherEnded, Ring, RingReader, RingWriter
 from mastodon_agent.roots import Node
-from mastodon_agent.scan import OldListing, Scan, ScanRules, pseudo_devices
+from mastodon_agent.scan import Scan, ScanRules, pseudo_devices
 from mastodon_agent.script import Script
-from mastodon_agent.state import read_pages
+from mastodon_agent.share import Share
+from mastodon_agent.state import Part, cut_in_parts, listing_version, read_pages
 
 _LENGTH = struct.Struct("<I")
+MOST_READERS = 4
+"""More processes than that would wait for the disk, and for the one that takes what they read."""
+
+
+NOTHING = memoryview(b"")
+
+
+class SharesDiffer(Exception):
+    """What one process saw on the way to the next one's share was not there when that one looked, or the reverse."""
+
+
+def reader_count() -> int:
+    """One process for each core."""
+    return max(1, min(MOST_READERS, len(os.sched_getaffinity(0))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,31 +52,116 @@ class ReaderSetting:
     watch: Watch = no_watch
 
 
-class ReaderProcess:
-    """The forked process, seen from the one that forked it."""
+@dataclass(frozen=True, slots=True)
+class ScanJob:
+    """A scan against the listing in that file; ``missing`` and ``reread`` as in distrust.py."""
 
-    def __init__(self, setting: ReaderSetting) -> None:
+    listing: str
+    pair: bytes
+    missing: tuple[bytes, ...] = ()
+    reread: bool = False
+
+
+class ReaderProcesses:
+    """The forked processes, seen from the one that forked them: ``count`` of them, of which a job uses what it can."""
+
+    def __init__(self, setting: ReaderSetting, count: int = 1) -> None:
+        self._machine = setting.machine
+        self._readers: list[_Reader] = []
+        self._busy: list[_Reader] = []
+        self._ahead: tuple[ScanJob, object] | None = None
+        self._parts: list[Part] = []
+        self._most = count
+        for _ in range(count):
+            self._readers.append(_Reader(setting, self._readers))
+
+    def begin_ahead(self, job: ScanJob) -> None:
+        """Begin what will most likely be asked for, before it is known."""
+        self._begin(job)
+        self._ahead = job, listing_version(job.listing)
+
+    def begin(self, job: ScanJob) -> list[Part]:
+        """Scan and read; the parts of the listing that the processes take, in order.
+
+        What was begun ahead is gone on with if it is just this.
+        """
+        ahead, self._ahead = self._ahead, None
+        if ahead != (job, listing_version(job.listing)):
+            if ahead is not None:
+                self._drain()
+            self._begin(job)
+        return self._parts
+
+    def _begin(self, job: ScanJob) -> None:
+        self._parts = cut_in_parts(job.listing, self._machine, job.pair, self._most)
+        self._busy = self._readers[: len(self._parts)]
+        for reader, part in zip(self._busy, self._parts, strict=True):
+            reader.begin(job, part)
+
+    def records(self, idle: Callable[[], None]) -> Iterator[tuple[int, memoryview, memoryview]]:
+        """The script (records.py); between two parts, NEXT. Raises SharesDiffer at its end, and OtherEnded."""
+        seen = b""
+        differ = False
+        while self._busy:
+            reader = self._busy[0]
+            for kind, data, meta in reader.ring.records(idle):
+                if kind == Kind.DONE:
+                    break
+                yield kind, data, meta
+            before, after = marshal.loads(meta)
+            differ = differ or before != seen
+            seen = after
+            del self._busy[0]
+            if self._busy:
+                yield Kind.NEXT, NOTHING, NOTHING
+        if differ:
+            self._most = 1  # what made them differ may still be going on
+            raise SharesDiffer
+        yield Kind.DONE, NOTHING, NOTHING
+
+    def _drain(self) -> None:
+        """Let a job come to its end, whatever it finds."""
+        with contextlib.suppress(SharesDiffer):
+            for _ in self.records(lambda: None):
+                pass
+
+    def close(self) -> None:
+        """End them, whatever they are doing, and wait until they are gone."""
+        for reader in self._readers:
+            reader.close()
+
+
+class _Reader:
+    """One process. ``others`` were forked before, and their ends of pipes are none of its business."""
+
+    def __init__(self, setting: ReaderSetting, others: list["_Reader"]) -> None:
         ring = Ring()
         jobs_read, self._jobs = os.pipe()
         self._pid = os.fork()
         if not self._pid:
             os.close(self._jobs)
+            for other in others:
+                other.let_go()
             _live(ring.writer(), jobs_read, setting)
         os.close(jobs_read)
         self.ring: RingReader = ring.reader()
 
-    def begin(self, listing: str, pair: bytes, missing: Collection[bytes] = (), reread: bool = False) -> None:
-        """Scan and read, against the listing in that file."""
-        job = marshal.dumps((listing, pair, list(missing), reread))
-        os.write(self._jobs, _LENGTH.pack(len(job)))
-        view = memoryview(job)
+    def begin(self, job: ScanJob, part: Part) -> None:
+        """Scan and read, against a part of the listing."""
+        packed = marshal.dumps((astuple(job), astuple(part)))
+        os.write(self._jobs, _LENGTH.pack(len(packed)))
+        view = memoryview(packed)
         while view:
             view = view[os.write(self._jobs, view) :]
 
-    def close(self) -> None:
-        """End it, whatever it is doing, and wait until it is gone."""
+    def let_go(self) -> None:
+        """Close this side's ends of its pipes."""
         os.close(self._jobs)
         self.ring.close()
+
+    def close(self) -> None:
+        """End it and wait until it is gone."""
+        self.let_go()
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._pid, signal.SIGKILL)
         os.waitpid(self._pid, 0)
@@ -84,30 +186,27 @@ def _live(ring: RingWriter, jobs: int, setting: ReaderSetting) -> None:
         os._exit(code)  # nothing of the other process's may run here: no exit handlers, no buffers
 
 
-def _scan(
-    ring: RingWriter, setting: ReaderSetting, listing: str, pair: bytes, missing: list[bytes], reread: bool
-) -> None:
-    script = Script(ring)
-    reader = FileReader(script, setting.key, setting.clock, setting.watch)
-    old = OldListing(read_pages(listing, setting.machine, pair), rows_reader(missing, reread))
+def _scan(ring: RingWriter, setting: ReaderSetting, job: ScanJob, part: Part) -> None:
+    reader = FileReader(Script(ring), setting.key, setting.clock, setting.watch)
+    pages = read_pages(job.listing, setting.machine, job.pair, part)
+    old = OldListing(pages, rows_reader(job.missing, job.reread))
     try:
         with open("/proc/self/mountinfo", "rb") as file:
             pseudo = pseudo_devices(file.read())
     except OSError:
         pseudo = frozenset()
-    Scan(setting.top, setting.rules, old, reader, pseudo).run()
-    reader.finish()
+    reader.finish(*Scan(setting.top, setting.rules, old, reader, pseudo, Share(part.low, part.high)).run())
 
 
-def _next_job(jobs: int) -> tuple[str, bytes, list[bytes], bool] | None:
+def _next_job(jobs: int) -> tuple[ScanJob, Part] | None:
     head = _read_exactly(jobs, _LENGTH.size)
     if head is None:
         return None
     body = _read_exactly(jobs, _LENGTH.unpack(head)[0])
     if body is None:
         return None
-    listing, pair, missing, reread = marshal.loads(body)
-    return listing, pair, missing, reread
+    job, part = marshal.loads(body)
+    return ScanJob(*job), Part(*part)
 
 
 def _read_exactly(fd: int, length: int) -> bytes | None:

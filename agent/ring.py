@@ -13,6 +13,7 @@ import os
 import select
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 SLOT = 1024 * 1024
 SLOTS = 12
@@ -112,6 +113,7 @@ class RingReader:
         self._view = memoryview(ring.memory)
         self._full = ring.full_read
         self._free = ring.free_write
+        self._closed = False
 
     def records(self, idle: Callable[[], None], patience: float = 1.0) -> Iterator[tuple[int, memoryview, memoryview]]:
         """(kind, data, meta) for ever, until the taker stops; ``idle`` is called while there is nothing to take.
@@ -129,18 +131,21 @@ class RingReader:
             (used,) = _USED.unpack_from(view, base)
             at = base + _USED.size
             end = base + used
-            while at < end:
-                kind, data_length, meta_length = _HEAD.unpack_from(view, at)
-                start = at + _HEAD.size
-                middle = start + data_length
-                at = middle + meta_length
-                yield kind, view[start:middle], view[middle:at]
             try:
-                os.write(self._free, number)
-            except BrokenPipeError:
-                continue  # what it had handed over is still good; the end comes with the next read
+                while at < end:
+                    kind, data_length, meta_length = _HEAD.unpack_from(view, at)
+                    start = at + _HEAD.size
+                    middle = start + data_length
+                    at = middle + meta_length
+                    yield kind, view[start:middle], view[middle:at]
+            finally:
+                # Where the other one has ended, what it handed over is still good; its end comes with the next read.
+                if not self._closed:
+                    with suppress(BrokenPipeError):
+                        os.write(self._free, number)
 
     def close(self) -> None:
         """Let go: a writer that still runs sees the end."""
+        self._closed = True
         os.close(self._full)
         os.close(self._free)

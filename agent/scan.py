@@ -10,16 +10,17 @@ import errno
 import os
 import stat
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Protocol
 
 from mastodon.host.paths import Directory, DirectoryChain
 from mastodon.sealed.snapshot import Reason
 from mastodon_agent.exclude import Rules
-from mastodon_agent.records import ROW_SIZE, make_row
+from mastodon_agent.old_listing import OldListing
+from mastodon_agent.records import ROW_SIZE, make_row, make_rows
 from mastodon_agent.roots import Node
-from mastodon_agent.state import StatePage
+from mastodon_agent.share import Seam, Share
 
 CACHE_TAG = b"CACHEDIR.TAG"
 CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
@@ -52,81 +53,9 @@ class Visitor(Protocol):
         """Something to count and to tell: the errno says why."""
 
 
-class OldListing:
-    """A cursor over the old listing, in its order. What is passed over counts as ``gone``."""
-
-    def __init__(self, pages: Iterator[StatePage], distrust: Callable[[StatePage], bytes] = StatePage.rows) -> None:
-        self._sections = self._open(pages, distrust)
-        self._directory: Directory | None = None
-        self._names: list[bytes] = []
-        self._rows = b""
-        self._index = 0
-        self.skipped = 0
-        self._matches = False
-        self._next()
-
-    def enter(self, directory: Directory) -> None:
-        """Move to the entries of a directory."""
-        while self._directory is not None and self._directory < directory:
-            self.skipped += len(self._names) - self._index
-            self._next()
-        self._matches = self._directory == directory
-
-    def find(self, name: bytes) -> bytes | None:
-        """The row of that name in the directory entered, which is passed with it; None if it was not there."""
-        if not self._matches:
-            return None
-        names = self._names
-        index = self._index
-        while index < len(names):
-            old = names[index]
-            if old >= name:
-                break
-            index += 1
-            self.skipped += 1
-        else:
-            directory = self._directory
-            self._next()
-            self._matches = self._directory == directory
-            return self.find(name)
-        self._index = index
-        if names[index] != name:
-            return None
-        self._index = index + 1
-        return self._rows[index * ROW_SIZE : (index + 1) * ROW_SIZE]
-
-    def pass_below(self, directory: Directory) -> int:
-        """How many entries lie in a directory and below it; they are passed, and not skipped."""
-        self.enter(directory)
-        depth = len(directory)
-        count = 0
-        while self._directory is not None and self._directory[:depth] == directory:
-            count += len(self._names) - self._index
-            self._next()
-        self._matches = False
-        return count
-
-    def pass_all(self) -> None:
-        """Skip what is left."""
-        while self._directory is not None:
-            self.skipped += len(self._names) - self._index
-            self._next()
-
-    def _next(self) -> None:
-        self._index = 0
-        self._directory, self._names, self._rows = next(self._sections, (None, [], b""))
-
-    @staticmethod
-    def _open(
-        pages: Iterator[StatePage], distrust: Callable[[StatePage], bytes]
-    ) -> Iterator[tuple[Directory | None, list[bytes], bytes]]:
-        for page in pages:
-            rows = distrust(page)
-            at = 0
-            for directory, names in page.sections():
-                end = at + len(names) * ROW_SIZE
-                yield directory, names, rows[at:end]
-                at = end
+EVERYTHING = Share()
+FORMAT, DIRECTORY = 0o170000, 0o040000
+"""Of a mode: stat.S_ISDIR in place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,22 +81,31 @@ class _Pending:
 
 
 class Scan:
-    """One walk. ``pseudo`` are the devices of PSEUDO file systems."""
+    """One walk over a share. ``pseudo`` are the devices of PSEUDO file systems."""
 
     def __init__(
-        self, top: Node, rules: ScanRules, old: OldListing, visitor: Visitor, pseudo: frozenset[int] = frozenset()
+        self,
+        top: Node,
+        rules: ScanRules,
+        old: OldListing,
+        visitor: Visitor,
+        pseudo: frozenset[int] = frozenset(),
+        share: Share = EVERYTHING,
     ) -> None:
         self._top = top
         self._rules = rules
         self._old = old
         self._visitor = visitor
         self._pseudo = pseudo
+        self._share = share
+        self._ends = tuple(None if key is None else Seam(key) for key in (share.low, share.high))
+        self._seams = [seam for seam in self._ends if seam is not None]
         self._unchanged = 0
         self._excludes = rules.excludes if rules.excludes.decides_by_name else None
         self._prefix = b""
 
-    def run(self) -> None:
-        """Walk everything. Raises OSError where / itself cannot be opened."""
+    def run(self) -> tuple[bytes, ...]:
+        """Walk everything; what was seen on the way to the share's two ends. Raises OSError where / does not open."""
         top_fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         path: list[bytes] = []
         try:
@@ -182,45 +120,69 @@ class Scan:
                         continue
                     pending = levels[-1].pop()
                     path.append(pending.name)
-                    levels.append(self._visit(chain, tuple(path), pending))
+                    directory = tuple(path)
+                    if self._share.is_behind(directory):
+                        break
+                    levels.append(self._visit(chain, directory, pending))
         finally:
             os.close(top_fd)
         self._old.pass_all()
         self._flush()
+        return tuple(b"" if seam is None else seam.digest() for seam in self._ends)
 
     def _visit(self, chain: DirectoryChain, directory: Directory, pending: _Pending) -> list[_Pending]:
         """Everything in one directory; its subdirectories, the first one last."""
         if pending.carry:
             self._carry_below(directory)
             return []
+        seams = [seam for seam in self._seams if seam.lies_below(directory)]
         try:
             if sum(map(len, directory)) > DIRECTORY_BYTES_LIMIT:
                 raise OSError(errno.ENAMETOOLONG, "too deep")
             fd = chain.open(directory)
             names = self._names(fd, pending.node)
+            subdirectories: Container[bytes] = ()
+            if seams:
+                subdirectories = _subdirectories(fd) if pending.node is None else pending.node.children
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                self._note(Reason.GONE, directory, None, errno.ENOENT)
-                self._old.enter(directory)
-            else:
-                self._note(reason_of(error), directory, None, error.errno or errno.EIO)
-                self._carry_below(directory)
+            for seam in seams:
+                seam.failed(directory, error.errno or errno.EIO)
+            self._fail(directory, error)
             return []
         self._old.enter(directory)
         if self._excludes:
             self._prefix = b"".join(name + b"/" for name in directory)
         found: list[_Pending] = []
-        for name in names:
-            one = self._look(directory, fd, name, pending)
-            if one is not None:
-                found.append(one)
+        if seams:
+            for name in self._share.passed(directory, names):
+                if name in subdirectories and (one := self._look_past(fd, name, pending)) is not None:
+                    found.append(one)
+            names = self._share.own(directory, names)
+        self._merge(directory, fd, names, pending, found)
+        for seam in seams:
+            seam.found(directory, [(one.name, one.carry) for one in found if one.name in subdirectories])
         found.reverse()
         return found
+
+    def _fail(self, directory: Directory, error: OSError) -> None:
+        """A directory that cannot be opened or read."""
+        gone = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+        if self._share.begins_in(directory):
+            reason, number = (Reason.GONE, errno.ENOENT) if gone else (reason_of(error), error.errno or errno.EIO)
+            self._note(reason, directory, None, number)
+        if gone:
+            self._old.enter(directory)
+        else:
+            self._carry_below(directory)
 
     def _names(self, fd: int, node: Node | None) -> list[bytes]:
         if node is not None:
             return sorted(node.children)
-        names = sorted(map(os.fsencode, os.listdir(fd)))
+        listed = os.listdir(fd)
+        if not listed:
+            return []
+        names = os.fsencode("/".join(listed)).split(b"/")  # one call for all of them
+        names.sort()
         excludes = self._rules.excludes
         if excludes.tags or excludes.caches:
             kept = [tag for tag in excludes.tags if _contains(names, tag)]
@@ -229,6 +191,61 @@ class Scan:
             if kept:
                 return sorted(set(kept))
         return names
+
+    def _merge(
+        self, directory: Directory, fd: int, names: list[bytes], parent: _Pending, found: list[_Pending]
+    ) -> None:
+        """A directory's names beside its old entries; what is to be visited is added to ``found``."""
+        at, end = 0, len(names)
+        while at < end:
+            rows = self._old.find_all(names, at) if parent.node is None else None
+            count = 0 if rows is None else self._pass_same(fd, names, at, rows, parent, found)
+            if not count:
+                one = self._look(directory, fd, names[at], parent)
+                if one is not None:
+                    found.append(one)
+                count = 1
+            at += count
+
+    def _pass_same(
+        self, fd: int, names: list[bytes], at: int, rows: bytes, parent: _Pending, found: list[_Pending]
+    ) -> int:
+        """As many names from ``at`` on as there are rows, if all of them are as these say; else 0.
+
+        Nearly all names of a usual run come this way, many in each call: hence the loops within single expressions.
+        """
+        look = os.stat
+        some = names[at : at + len(rows) // ROW_SIZE]
+        if self._excludes and self._excludes.may_exclude(self._prefix, some):
+            return 0
+        try:
+            stats = [look(name, dir_fd=fd, follow_symlinks=False) for name in some]
+        except OSError:
+            return 0
+        if make_rows(stats) != rows:
+            return 0
+        if self._old.skipped:
+            self._flush()
+        self._old.pass_found()
+        self._unchanged += len(some)
+        for name, st in [(name, st) for name, st in zip(some, stats, strict=True) if st.st_mode & FORMAT == DIRECTORY]:
+            one = self._enter(name, st, None, parent)
+            if one is not None:
+                found.append(one)
+        return len(some)
+
+    def _look_past(self, fd: int, name: bytes, parent: _Pending) -> _Pending | None:
+        """A subdirectory whose entry is another share's, which tells of it as well."""
+        node = None if parent.node is None else parent.node.children[name]
+        try:
+            st = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        except OSError as error:
+            return None if node is None and error.errno == errno.ENOENT else _Pending(name, None, 0, carry=True)
+        if not stat.S_ISDIR(st.st_mode):
+            return None
+        if node is None and self._excludes and self._excludes.excludes(self._prefix + name, True):
+            return None
+        return self._enter(name, st, node, parent)
 
     def _look(self, directory: Directory, fd: int, name: bytes, parent: _Pending) -> _Pending | None:
         """One name; what is to be visited if it is a directory."""
@@ -297,6 +314,19 @@ class Scan:
         if self._old.skipped:
             self._visitor.gone(self._old.skipped)
             self._old.skipped = 0
+
+
+def _subdirectories(fd: int) -> frozenset[bytes]:
+    """The names in a directory that are directories, as far as it says so itself; those in doubt as well."""
+    with os.scandir(fd) as entries:
+        return frozenset(os.fsencode(entry.name) for entry in entries if _may_be_directory(entry))
+
+
+def _may_be_directory(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return True
 
 
 def reason_of(error: OSError) -> Reason:

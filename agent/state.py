@@ -25,11 +25,14 @@ listing grows as ``listing.part``; ``adopt_unfinished`` puts the pages of an int
 not reached yet.
 """
 
+import errno
 import os
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import cbor2
 import zstandard
@@ -43,8 +46,14 @@ MAGIC = b"MASTLIST"
 VERSION = 1
 HEAD = struct.Struct("<8sB32s16s16s")
 BLOCK = struct.Struct("<4sIIIIIIIQB32s16s")
+BLOCK_MAGIC = b"PAGE"
 CHECK = 16
 BLOCK_LIMIT = 64 * 1024 * 1024
+PIECE = 1024 * 1024
+PART_MINIMUM = 256 * 1024
+"""Some 2,000 entries: a process of its own does not pay for less."""
+WINDOW = 4 * 1024 * 1024
+"""How far a part may begin behind the place where it should."""
 NAME = "listing"
 PART = "listing.part"
 SEEDING = "seeding"
@@ -53,16 +62,25 @@ SEEDING = "seeding"
 
 @dataclass(slots=True)
 class StatePage:
-    """One page of the listing as the last run left it. Names and rows are taken apart only when asked for."""
+    """One page of the listing as the last run left it. Names and rows are read and taken apart only when asked for."""
 
     id: bytes
     count: int
     files: int
     content_bytes: int
     whole: bool
+    fd: int
+    """The file that it lies in, open while its pages are in use."""
+    start: int
+    """Where its block lies in the file."""
     raw: bytes
-    """The block's bytes, which are copied when the page stays."""
+    """The block's bytes, checked; empty where a reader process has read and checked them before."""
     _lengths: tuple[int, int, int, int, int]
+
+    @property
+    def end(self) -> int:
+        """Where the next block lies."""
+        return self.start + BLOCK.size + sum(self._lengths)
 
     def sections(self) -> list[tuple[Directory, list[bytes]]]:
         """Each directory in the page, and the names in it."""
@@ -97,7 +115,18 @@ class StatePage:
 
     def _part(self, number: int) -> bytes:
         start = BLOCK.size + sum(self._lengths[:number])
-        return self.raw[start : start + self._lengths[number]]
+        length = self._lengths[number]
+        return self.raw[start : start + length] if self.raw else os.pread(self.fd, length, self.start + start)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a listing's file, from the page whose first key is ``low`` to that of ``high``."""
+
+    start: int
+    end: int
+    low: Key | None = None
+    high: Key | None = None
 
 
 @dataclass(slots=True)
@@ -118,60 +147,69 @@ class NewPage:
 class ListingWriter:
     """Writes a listing page by page; it becomes the state when it is published.
 
+    Pages that stay are not copied before another one follows, so that a listing that stays whole is left alone.
     A disk that refuses costs speed, not the backup: ``failure`` then says why, and nothing is published.
     """
 
     def __init__(self, directory: str, machine: bytes, pair: bytes) -> None:
         self._final = os.path.join(directory, NAME)
         self._path = os.path.join(directory, PART)
+        self._head = _head(machine, pair)
         self._compressor = zstandard.ZstdCompressor(level=1)
         self._fd = -1
+        self._kept: tuple[int, int, int] | None = None
         self.failure: OSError | None = None
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._fd = os.open(self._path, flags, 0o600)
-        except OSError as error:
-            self.failure = error
-        self._write(_head(machine, pair))
 
     def add(self, page: NewPage) -> None:
         """A page that was made in this run."""
+        self._copy_kept()
         names = cbor2.dumps([[list(directory), names] for directory, names in page.sections])
         maps = cbor2.dumps(page.maps)
         parts = (
             names, b"".join(page.rows), self._compressor.compress(page.plaintext), b"".join(page.references), maps
         )  # fmt: skip
         head = BLOCK.pack(
-            b"PAGE", *map(len, parts), len(page.rows), page.files, page.content_bytes, page.whole, page.id, b""
+            BLOCK_MAGIC, *map(len, parts), len(page.rows), page.files, page.content_bytes, page.whole, page.id, b""
         )[:-CHECK]
         body = b"".join(parts)
         self._write(head + _check(head, body) + body)
 
     def keep(self, page: StatePage) -> None:
-        """A page that stays as it is."""
-        self._write(page.raw)
+        """A page that stays as it is; its file stays open until the listing is published."""
+        if self._kept is not None and self._kept[0] == page.fd and self._kept[2] == page.start:
+            self._kept = page.fd, self._kept[1], page.end
+        else:
+            self._copy_kept()
+            self._kept = page.fd, page.start, page.end
 
     def publish(self) -> None:
         """What was written is the state from now on."""
-        if self.failure is None:
-            try:
-                os.fsync(self._fd)
-                os.replace(self._path, self._final)
-                with suppress(FileNotFoundError):
-                    os.unlink(os.path.join(os.path.dirname(self._final), SEEDING))
-            except OSError as error:
-                self.failure = error
+        try:
+            if not self._is_as_it_was():
+                self._copy_kept()
+                self._open()
+                if self.failure is None:
+                    os.fsync(self._fd)
+                    os.replace(self._path, self._final)
+            if self.failure is None:
+                for name in (SEEDING, PART):
+                    with suppress(FileNotFoundError):
+                        os.unlink(os.path.join(os.path.dirname(self._final), name))
+        except OSError as error:
+            self.failure = error
         self.close()
 
     def publish_copy(self) -> None:
         """What was written so far becomes the state too, and the listing goes on."""
+        self._copy_kept()
+        self._open()
         if self.failure is not None:
             return
         copy = self._final + ".copy"
         try:
             with open(copy, "wb", opener=_private) as target:
                 os.lseek(self._fd, 0, os.SEEK_SET)
-                while piece := os.read(self._fd, 1 << 20):
+                while piece := os.read(self._fd, PIECE):
                     target.write(piece)
                 target.flush()
                 os.fsync(target.fileno())
@@ -186,7 +224,44 @@ class ListingWriter:
             with suppress(OSError):
                 os.close(fd)
 
+    def _is_as_it_was(self) -> bool:
+        """Whether all pages of the state stayed, and nothing else came."""
+        if self._fd >= 0 or self._kept is None:
+            return False
+        fd, start, end = self._kept
+        old = os.fstat(fd)
+        return start == HEAD.size and end == old.st_size and old.st_ino == os.stat(self._final).st_ino
+
+    def _copy_kept(self) -> None:
+        """Write the pages that stayed since the last one that was made."""
+        if self._kept is None:
+            return
+        fd, at, end = self._kept
+        self._kept = None
+        while at < end and self.failure is None:
+            try:
+                piece = os.pread(fd, min(PIECE, end - at), at)
+                if not piece:
+                    raise OSError(errno.EIO, "the old listing was cut")
+            except OSError as error:
+                self.failure = error
+                return
+            self._write(piece)
+            at += len(piece)
+
+    def _open(self) -> None:
+        """Begin the file, at the first that is to be written."""
+        if self._fd >= 0 or self.failure is not None:
+            return
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._fd = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            self.failure = error
+        self._write(self._head)
+
     def _write(self, data: bytes) -> None:
+        self._open()
         view = memoryview(data)
         try:
             while view and self.failure is None:
@@ -195,10 +270,40 @@ class ListingWriter:
             self.failure = error
 
 
-def read_pages(path: str, machine: bytes, pair: bytes | None) -> Iterator[StatePage]:
+class OpenListing:
+    """The old listing, open for as long as its pages are in use; of those that do not fit, as if there was none.
+
+    What its pages hold is not checked here: a reader process does that, and says of good ones alone that they stay.
+    """
+
+    def __init__(self, path: str, machine: bytes, pair: bytes) -> None:
+        self._fd = -1
+        with suppress(OSError):
+            self._fd = _read_only(path, os.O_RDONLY | os.O_CLOEXEC)
+            if os.pread(self._fd, HEAD.size, 0) != _head(machine, pair):
+                self.close()
+
+    def pages(self, part: Part) -> Iterator[StatePage]:
+        """The pages in a part of the file."""
+        at = part.start
+        while self._fd >= 0 and at < part.end:
+            page = _page(self._fd, at, os.pread(self._fd, BLOCK.size, at))
+            if page is None:
+                return
+            yield page
+            at = page.end
+
+    def close(self) -> None:
+        """Let go of the file, and of all its pages."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def read_pages(path: str, machine: bytes, pair: bytes | None, part: Part | None = None) -> Iterator[StatePage]:
     """The pages of a listing, as far as they are good; none for a file that is not there or not of this pair.
 
-    No ``pair``: any pair of this machine.
+    No ``pair``: any pair of this machine. With ``part``, those in that part of the file.
     """
     try:
         file = open(path, "rb", opener=_read_only)  # noqa: SIM115 - closed by the with below
@@ -209,10 +314,48 @@ def read_pages(path: str, machine: bytes, pair: bytes | None) -> Iterator[StateP
             head = file.read(HEAD.size)
             if len(head) != HEAD.size or head != _head(machine, HEAD.unpack(head)[3] if pair is None else pair):
                 return
-            while (page := _read_block(file.read)) is not None:
+            at = file.seek(part.start) if part is not None else HEAD.size
+            while (part is None or at < part.end) and (page := _read_block(file, at)) is not None:
                 yield page
+                at = page.end
         except OSError:
             return
+
+
+def listing_version(path: str) -> object:
+    """Something that is another for another file in its place."""
+    try:
+        st = os.stat(path)
+    except OSError:
+        return None
+    return st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns
+
+
+def cut_in_parts(path: str, machine: bytes, pair: bytes, count: int) -> list[Part]:
+    """A listing in at most ``count`` parts of about the same length, each but the first beginning with a good page."""
+    whole = Part(HEAD.size, sys.maxsize)
+    try:
+        file = open(path, "rb", opener=_read_only)  # noqa: SIM115 - closed by the with below
+    except OSError:
+        return [whole]
+    with file:
+        try:
+            size = os.fstat(file.fileno()).st_size
+            if file.read(HEAD.size) != _head(machine, pair):
+                return [whole]
+            count = min(count, max(1, size // PART_MINIMUM))
+            found = [_find_block(file, size * number // count) for number in range(1, count)]
+        except OSError:
+            return [whole]
+    parts = [whole]
+    for page in found:
+        before = parts[-1]
+        if page is None or page.start <= before.start:
+            continue
+        key = page.first_key()
+        if before.low is None or before.low < key:
+            parts[-1:] = [Part(before.start, page.start, before.low, key), Part(page.start, sys.maxsize, key)]
+    return parts
 
 
 def adopt_unfinished(directory: str, machine: bytes, pair: bytes, is_durable: Callable[[bytes], bool]) -> bool:
@@ -268,19 +411,43 @@ def forget_listing(directory: str) -> None:
             os.unlink(os.path.join(directory, name))
 
 
-def _read_block(read: Callable[[int], bytes]) -> StatePage | None:
-    head = read(BLOCK.size)
-    if len(head) != BLOCK.size or head[:4] != b"PAGE":
+def _read_block(file: BinaryIO, at: int) -> StatePage | None:
+    """The page at ``at``, to which the file was read; None if it is no good one."""
+    head = file.read(BLOCK.size)
+    page = _page(file.fileno(), at, head)
+    if page is None:
         return None
-    _, *numbers, check = BLOCK.unpack(head)
+    length = page.end - at - BLOCK.size
+    body = file.read(length)
+    if len(body) != length or _check(head[:-CHECK], body) != head[-CHECK:]:
+        return None
+    page.raw = head + body
+    return page
+
+
+def _page(fd: int, at: int, head: bytes) -> StatePage | None:
+    """The page that a block's head speaks of, if that makes sense."""
+    if len(head) != BLOCK.size or head[:4] != BLOCK_MAGIC:
+        return None
+    _, *numbers, _ = BLOCK.unpack(head)
     lengths = tuple(numbers[:5])
     count, files, content_bytes, whole, id = numbers[5:]
     if sum(lengths) > BLOCK_LIMIT or lengths[1] != count * ROW_SIZE or not count:
         return None
-    body = read(sum(lengths))
-    if len(body) != sum(lengths) or _check(head[:-CHECK], body) != check:
-        return None
-    return StatePage(id, count, files, content_bytes, bool(whole), head + body, lengths)
+    return StatePage(id, count, files, content_bytes, bool(whole), fd, at, b"", lengths)
+
+
+def _find_block(file: BinaryIO, at: int) -> StatePage | None:
+    """The first good page that begins soon behind ``at``."""
+    window = os.pread(file.fileno(), WINDOW, at)
+    found = window.find(BLOCK_MAGIC)
+    while found >= 0:
+        file.seek(at + found)
+        page = _read_block(file, at + found)
+        if page is not None:
+            return page
+        found = window.find(BLOCK_MAGIC, found + 1)
+    return None
 
 
 def _head(machine: bytes, pair: bytes) -> bytes:

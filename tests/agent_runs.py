@@ -18,7 +18,7 @@ from mastodon_agent.exclude import Rules, parse_pattern
 from mastodon_agent.intake import Note
 from mastodon_agent.pairing import Credentials
 from mastodon_agent.reader import no_watch
-from mastodon_agent.reader_process import ReaderProcess, ReaderSetting
+from mastodon_agent.reader_process import ReaderProcesses, ReaderSetting
 from mastodon_agent.roots import fold, make_tree, resolve
 from mastodon_agent.scan import ScanRules
 from mastodon_agent.session import Session
@@ -47,6 +47,8 @@ class Heard(Watcher):
 class AgentCase(SynchronousTestCase):
     """A tree, a state directory, and a vault. Left out for speed: gpg (envelopes are not sealed), the stretching
     of passphrases, and what the system says of its disks."""
+
+    readers = 1
 
     def setUp(self) -> None:
         self.work = Path(os.path.abspath(self.mktemp()))
@@ -94,7 +96,7 @@ class AgentCase(SynchronousTestCase):
             make_tree(roots), ScanRules(rules or Rules(patterns), **(scan or {})), file_hash_key(self.secret.id_key),
             self.secret.machine_id, clock, watch,
         )  # fmt: skip
-        reader = ReaderProcess(setting)
+        reader = ReaderProcesses(setting, self.readers)
         try:
             self.sessions.append(session or FolderSession(self.vault))
             self.heard = Heard()

@@ -172,7 +172,8 @@ class ExcludedTreesTests(AgentCase):
         if not os.path.ismount("/proc"):
             self.skipTest("/proc is not mounted")
         self.back_up(self.tree, self.tree / "a.txt", scan={"one_file_system": True})
-        from mastodon_agent.scan import OldListing, Scan, ScanRules
+        from mastodon_agent.old_listing import OldListing
+        from mastodon_agent.scan import Scan, ScanRules
 
         seen = []
 
