@@ -10,7 +10,8 @@ from twisted.internet import reactor
 from twisted.internet.threads import blockingCallFromThread
 
 from bench.blocking_peers import TinyMachine
-from mastodon.daemon.append_port import AppendConnection, AppendPort
+from mastodon.daemon.append_connection import AppendConnection
+from mastodon.daemon.append_port import AppendPort
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.sealed.blob import BlobKind
 from tests.running_server import ServerTestCase

@@ -7,8 +7,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.blocking_peers import TinyMachine
-from mastodon.daemon.append_port import HELLO_S, OFFERS_OUTSTANDING, AppendConnection, AppendPort
+from mastodon.daemon.append_connection import HELLO_S, OFFERS_OUTSTANDING, AppendConnection
+from mastodon.daemon.append_port import AppendPort
 from mastodon.daemon.errors import Unavailable
+from mastodon.daemon.rates import RateSettings
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.machine_secret import MachineSecret
@@ -49,6 +51,8 @@ class SlowStore:
         self.accounts: list[Deferred[Any]] = []
         self.offers: list[Deferred[set[bytes]]] = []
         self.at_once = True
+        self.rates = RateSettings()
+        self.written = 0
 
     def account(self, machine: bytes) -> Deferred[Any]:
         if self.at_once:

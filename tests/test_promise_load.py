@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 
 from bench.blocking_peers import TIMEOUT_S, AppendPeer, Peer, TinyMachine, client_context
-from mastodon.daemon.append_port import BYTES_OUTSTANDING, JOBS_OUTSTANDING
+from mastodon.daemon.append_connection import BYTES_OUTSTANDING, JOBS_OUTSTANDING
 from mastodon.daemon.connection import READ_AHEAD
 from mastodon.daemon.scheduling import TURN_BUDGET, UNAUTHENTICATED
 from mastodon.daemon.tls import HANDSHAKE_COST, SOCKET_BUFFER, FastTLSProtocol

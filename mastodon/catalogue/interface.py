@@ -254,6 +254,9 @@ class Catalogue(Protocol):
 
     # Asked at start and by `check`
 
+    def settings(self, name: str, tenant: bytes = b"") -> Deferred[list[tuple[bytes, str]]]:
+        """A setting's newest values in a tenant's policy, or (b"") the operator's: by machine, b"" for all."""
+
     def days(self, spool: bytes) -> Deferred[list[str]]: ...
 
     def packs_of_day(self, spool: bytes, day: str) -> Deferred[DayOfPacks]: ...

@@ -162,6 +162,9 @@ class SqliteCatalogue:
 
     # Asked at start and by `check`
 
+    def settings(self, name: str, tenant: bytes = b"") -> Deferred[list[tuple[bytes, str]]]:
+        return self._read(sqlite_queries.settings, name, tenant)
+
     def days(self, spool: bytes) -> Deferred[list[str]]:
         return self._read(sqlite_packs.days, spool)
 

@@ -23,6 +23,7 @@ from mastodon.sealed.ledger_entries import (
     MachineState,
     MachineStateSet,
     PairAdded,
+    PolicySet,
     SnapshotCommitted,
 )
 from mastodon.sealed.pair import PairRecord, ReenvelopeRecord
@@ -159,6 +160,13 @@ def _book(db: sqlite3.Connection, entry: LedgerEntry, body: BookSwapped) -> None
     )
 
 
+def _policy(db: sqlite3.Connection, entry: LedgerEntry, body: PolicySet) -> None:
+    db.executemany(
+        "INSERT OR REPLACE INTO settings VALUES (?,?,?,?)",
+        [(name, body.tenant, body.machine, value) for name, value in body.settings],
+    )
+
+
 def _event(db: sqlite3.Connection, entry: LedgerEntry, body: Event) -> None:
     db.execute(
         "INSERT OR IGNORE INTO events VALUES (?,?,?,?,?,?)",
@@ -180,6 +188,7 @@ CHANGES: dict[type[EntryBody], Callable[[sqlite3.Connection, LedgerEntry, Any], 
     PairAdded: _pair,
     SnapshotCommitted: _snapshot,
     BookSwapped: _book,
+    PolicySet: _policy,
     Event: _event,
 }
 """What is not here is kept by the ledger alone, until a release that asks for it."""

@@ -155,6 +155,11 @@ def book(db: sqlite3.Connection, tenant: bytes) -> tuple[int, bytes, bytes]:
     return row or (0, b"", b"")
 
 
+def settings(db: sqlite3.Connection, name: str, tenant: bytes) -> list[tuple[bytes, str]]:
+    """The values of a setting, by machine."""
+    return db.execute("SELECT machine, value FROM settings WHERE name = ? AND tenant = ?", (name, tenant)).fetchall()
+
+
 def totals(db: sqlite3.Connection) -> Totals:
     """How much there is."""
     counts = [

@@ -43,6 +43,19 @@ async def _list_spools(store: Store, arguments: Arguments) -> Any:
     return [asdict(one) for one in store.list_spools()]
 
 
+async def _limits(store: Store, arguments: Arguments) -> Any:
+    rates = store.rates
+    machines = {machine.hex(): rate for machine, rate in sorted(rates.chosen.items()) if machine}
+    return {"total": rates.total, "machine": rates.usual_machine, "machines": machines}
+
+
+async def _set_limit(store: Store, arguments: Arguments) -> Any:
+    rate = arguments["rate"]
+    if rate is not None and type(rate) is not int:
+        raise ValueError("the rate")
+    await store.set_rate(bytes.fromhex(arguments["machine"]), rate)
+
+
 def _tenant(tenant: Tenant) -> Any:
     certificates = [
         {"pin": one.pin.hex(), "role": one.role.name.lower(), "label": one.label} for one in tenant.certificates
@@ -61,4 +74,6 @@ COMMANDS: dict[str, Callable[[Store, Arguments], Awaitable[Any]]] = {
     "admin list": _list_admins,
     "admin remove-certificate": _remove_certificate,
     "spool list": _list_spools,
+    "limit show": _limits,
+    "limit set": _set_limit,
 }

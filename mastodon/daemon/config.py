@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mastodon.daemon.rates import rate_value
 from mastodon.sealed.errors import Malformed
 from mastodon.sealed.url import decode_key
 
@@ -51,12 +52,14 @@ class KeysConfig:
 
 @dataclass(frozen=True, slots=True)
 class LimitsConfig:
-    """Bounds on what strangers can use up."""
+    """Bounds on what strangers can use up, and caps on what agents send, in bytes a second (0: none)."""
 
     connections: int = 12_000
     handshakes: int = 1_000
     handshake_seconds: int = 20
     silence_seconds: int = 60
+    append_rate: int = 0
+    machine_rate: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,9 +183,17 @@ def _limits(table: _Table) -> LimitsConfig:
         table.take("handshakes", _number(1, 1_000_000), usual.handshakes),
         table.take("handshake_seconds", _number(1, 600), usual.handshake_seconds),
         table.take("silence_seconds", _number(20, 3600), usual.silence_seconds),
+        table.take("append_rate", _rate, usual.append_rate),
+        table.take("machine_rate", _rate, usual.machine_rate),
     )
     table.end()
     return limits
+
+
+def _rate(value: Any) -> int:
+    rate = parse_size(value)
+    rate_value(rate)
+    return rate
 
 
 def _text(value: Any) -> str:

@@ -4,7 +4,7 @@ All connections of both ports are sources of one DeficitRoundRobin (P12); nothin
 its turn but taking bytes off the socket, up to a bound.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -28,6 +28,7 @@ class Scheduler:
         self._queue = DeficitRoundRobin()
         self._call: IDelayedCall | None = None
         self._stopped = False
+        self._openings: dict[Kind, IDelayedCall] = {}
 
     def add(self, unit: Hashable, kind: Kind, source: Source) -> None:
         """Let a source take part, and ask it soon."""
@@ -48,9 +49,29 @@ class Scheduler:
         self._queue.remove(source)
         self.add(unit, kind, source)
 
+    def gate(self, kind: Kind, wait: Callable[[], float]) -> None:
+        """Serve nothing of a kind while ``wait()`` seconds are left; it is asked again then."""
+
+        def closed() -> bool:
+            left = wait()
+            opening = self._openings.get(kind)
+            if left and not self._stopped and (opening is None or not opening.active()):
+                self._openings[kind] = self._clock.callLater(left, self.open, kind)
+            return left > 0
+
+        self._queue.gate(kind, closed)
+
+    def open(self, kind: Kind) -> None:
+        """The gate of a kind may be open again."""
+        self._queue.open(kind)
+        self._schedule()
+
     def stop(self) -> None:
         """No further turn."""
         self._stopped = True
+        for opening in self._openings.values():
+            if opening.active():
+                opening.cancel()
         if self._call is not None:
             self._call.cancel()
             self._call = None

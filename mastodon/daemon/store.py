@@ -51,6 +51,7 @@ from mastodon.daemon.opening import (
     open_spools,
 )
 from mastodon.daemon.pack_receiver import PackReceiver
+from mastodon.daemon.rates import RATE, RateSettings, rate_value
 from mastodon.daemon.spool import Spool
 from mastodon.daemon.spools import SpoolMemory, Spools, SpoolStatus, spool_status
 from mastodon.host.certificates import CertificateError, load_certificate, spki_pin
@@ -58,7 +59,7 @@ from mastodon.host.durable import SYSTEM_DISK, Disk, DiskError
 from mastodon.host.spool_layout import pack_name
 from mastodon.sealed.blob import LEVELS
 from mastodon.sealed.ledger import Head
-from mastodon.sealed.ledger_entries import ChainStarted, Event
+from mastodon.sealed.ledger_entries import ChainStarted, Event, PolicySet
 from mastodon.wire.restore_messages import ENVELOPES_LIMIT
 
 __all__ = [
@@ -90,6 +91,7 @@ class Store:
     ) -> None:  # fmt: skip
         self.now_ns = now_ns
         self.locked = ""
+        self.rates = RateSettings()
         self._state = state
         self._configs = tuple(spools)
         self._servers = tuple(servers)
@@ -155,6 +157,7 @@ class Store:
         self._commits = Commits(self._intake, self._ledger, self.now_ns)
         self._authority = Authority(self._catalogue, self._ledger, frozenset(self._servers), self.now_ns)
         await self._reconcile(opened)
+        self.rates.follow(await self._catalogue.settings(RATE))
 
     async def _reconcile(self, opened: OpenedLedger) -> None:
         assert self._catalogue is not None and self._ledger is not None
@@ -351,6 +354,18 @@ class Store:
         """The configured spools, as they are."""
         return [spool_status(spool) for spool in self._spools.all]
 
+    def set_rate(self, machine: bytes, rate: int | None) -> "Deferred[None]":
+        """Cap what a machine may send (b"": all together), in bytes a second; 0: no cap, None: as the configuration."""
+        return self._do(self._set_rate(machine, rate_value(rate)))
+
+    async def _set_rate(self, machine: bytes, value: str) -> None:
+        catalogue = self._ready()
+        assert self._ledger is not None
+        if machine and await catalogue.owner(machine) is None:
+            raise NotFound("no machine with this id is enrolled")
+        await self._ledger.append(PolicySet(b"", machine, ((RATE, value),), b""))
+        self.rates.follow([(machine, value)])
+
     def confirm(self, head: str) -> "Deferred[None]":
         """The operator's word that the ledger's head is the right one: credentials are enabled again."""
         return self._do(self._confirm(head))
@@ -450,6 +465,8 @@ def open_store(config: Config, reactor: Any, now_ns: Callable[[], int], disk: Di
         server = spki_pin(load_certificate(config.keys.server_certificate))
     except CertificateError as error:
         raise StoreError(str(error)) from None
-    return Store(
+    store = Store(
         config.state, config.spools, (server, *config.keys.spare_pins), ledger_key, reactor, now_ns, os.urandom, disk
     )
+    store.rates.usual_total, store.rates.usual_machine = config.limits.append_rate, config.limits.machine_rate
+    return store

@@ -53,8 +53,10 @@ ledger_key = "keys/ledger.key"
 # Pins of keys that are kept offline, for the day when the server key is lost or stolen.
 spare_pins = [{spare_pin}]
 
-# Bounds on what strangers can use up, with their usual values:
+# Bounds on what strangers can use up, and caps on what agents send a second (0: none), with their usual values:
 # [limits]
+# append_rate = 0
+# machine_rate = 0
 # connections = 12000
 # handshakes = 1000
 # handshake_seconds = 20

@@ -8,6 +8,9 @@ from mastodon.operator.admin_list import admin_list
 from mastodon.operator.admin_remove_certificate import admin_remove_certificate
 from mastodon.operator.check import check
 from mastodon.operator.initialise import init
+from mastodon.operator.limit_machine import limit_machine
+from mastodon.operator.limit_show import limit_show
+from mastodon.operator.limit_total import limit_total
 from mastodon.operator.reach import USUAL_CONFIG
 from mastodon.operator.rebuild import rebuild
 from mastodon.operator.recovery import spool_recovery
@@ -38,12 +41,20 @@ def spool() -> None:
     """The directories that hold the backups."""
 
 
+@main.group()
+def limit() -> None:
+    """How many bytes a second agents may send."""
+
+
 admin.add_command(admin_add)
 admin.add_command(admin_list)
 admin.add_command(admin_remove_certificate)
 spool.add_command(spool_add)
 spool.add_command(spool_list)
 spool.add_command(spool_recovery)
+limit.add_command(limit_show)
+limit.add_command(limit_total)
+limit.add_command(limit_machine)
 main.add_command(init)
 main.add_command(rebuild)
 main.add_command(check)

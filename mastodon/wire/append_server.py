@@ -26,6 +26,7 @@ from mastodon.wire.messages import (
     NewPair,
     NewSnapshot,
     Offer,
+    Pace,
     PackEnd,
     Piece,
     Progress,
@@ -165,6 +166,11 @@ class AppendSession:
     def missing(self, missing: Missing) -> list[Effect]:
         """The snapshot reaches what is not here."""
         return self._reply(missing)
+
+    def paced(self, bytes_per_second: int) -> list[Effect]:
+        """The machine's cap has changed. Whoever is not in yet learns it from the answer."""
+        listening = self.state in (State.READY, State.IN_PACK)
+        return [Send(Pace(bytes_per_second))] if listening else []
 
     def refused(self, error: Error) -> list[Effect]:
         """Something was refused; the session goes on."""

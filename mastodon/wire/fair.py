@@ -21,7 +21,7 @@ Nothing is queued here, so what waits stays where it can be bounded.
 """
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -82,6 +82,8 @@ class _Ring:
         self._waiting: deque[_Seat] = deque()
         self._chosen = 0
         self.seats = 0
+        self.closed: Callable[[], bool] = lambda: False
+        """Whether nobody in it may be served now; everybody keeps place and credit."""
 
     def seat(self, member: Source, quantum: int) -> _Seat:
         """Take a member in; it is not asked before it is woken."""
@@ -103,6 +105,8 @@ class _Ring:
 
     def next_cost(self) -> int | None:
         """The cost of the piece whose turn it is; moves the turn on, and members without work out."""
+        if self.closed():
+            return None
         while self._waiting:
             seat = self._waiting[0]
             cost = seat.member.next_cost()
@@ -194,6 +198,14 @@ class DeficitRoundRobin:
         unit_ring.wake(seat)
         kind_ring.wake(unit_seat)
         self._top.wake(kind_seat)
+
+    def gate(self, kind: Kind, closed: Callable[[], bool]) -> None:
+        """While ``closed()``, nothing of a kind is served; call ``open`` when it no longer is."""
+        self._kinds[kind][0].closed = closed
+
+    def open(self, kind: Kind) -> None:
+        """Ask the sources of a kind again, each in the place that it had."""
+        self._top.wake(self._kinds[kind][1])
 
     def remove(self, source: Source) -> None:
         """Take a source out, as when its connection is gone; no effect where it takes no part."""
