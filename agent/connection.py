@@ -233,7 +233,7 @@ class Connection:
         receiver = threading.Thread(target=self._receive, args=(stream, self._client), name="receiver", daemon=True)
         receiver.start()
         try:
-            self._send(stream, self._client)
+            self._send(stream, self._client, hellos)
         except (ConnectionLost, OutOfTurn) as error:
             self._because(str(error))
         with self._changed:
@@ -248,8 +248,11 @@ class Connection:
         """Why this connection ends: the first reason counts, the others follow from it."""
         self._reason = self._reason or text
 
-    def _send(self, stream: TLSStream, client: AppendClient) -> None:
-        hellos = self._hellos
+    def _send(self, stream: TLSStream, client: AppendClient, hellos: int) -> None:
+        """Send what is asked for, once HELLO was answered: for the first time after ``hellos`` answers.
+
+        They were counted before the receiver began, which may hear the answer before this thread gets to run.
+        """
         self._said_at = self._clock()
         while True:
             with self._changed:

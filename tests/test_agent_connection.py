@@ -101,6 +101,23 @@ class RunTests(WireCase):
         self.assertEqual([one.remembered_sequence for one in hellos], [0, 1, 2])
         self.assertEqual(self.said, [])
 
+    def test_answer_before_the_sender_runs(self):
+        """Where the answer to HELLO comes before the sending thread gets to run, it sends all the same."""
+        send = Connection._send
+        connections: list[Connection] = []
+
+        def late(connection: Connection, *arguments: Any) -> None:
+            connections.append(connection)
+            for _ in range(1000):
+                if connection._answer is not None:
+                    break
+                time.sleep(0.01)
+            send(connection, *arguments)
+
+        self.patch(Connection, "_send", late)
+        self.assertEqual(self.run_over_wire(later_s=3).status, SnapshotStatus.COMPLETE)
+        self.assertEqual((len(connections), self.said), (1, []))
+
     def test_nothing_is_offered_to_an_empty_server(self):
         """A first run has nothing to ask."""
         self.run_over_wire()
