@@ -136,7 +136,7 @@ class Intake:
         count = marshal.loads(meta)
         self.tally.unchanged += count
         for page, start, part in self._old.steps(count):
-            if part == page.count and page.whole and self._listing.at_boundary:
+            if part == page.count and self._listing.at_boundary:
                 self.tally.files += page.files
                 self.tally.content_bytes += page.content_bytes
                 self._listing.keep(page)

@@ -131,6 +131,7 @@ class ListingBuilder:
         self._is_missing = is_missing
         self._draft = Draft()
         self._waiting: deque[Draft | StatePage] = deque()
+        self._last: StatePage | None = None
         self.first_keys: list[Key] = []
         self.ids: list[bytes] = []
         self.entries = 0
@@ -140,7 +141,7 @@ class ListingBuilder:
     @property
     def at_boundary(self) -> bool:
         """Whether the next entry begins a page."""
-        return not self._draft.rows
+        return not self._draft.rows and self._last is None
 
     @property
     def weight(self) -> int:
@@ -193,9 +194,15 @@ class ListingBuilder:
         self._append(directory, body[NAME], join_entry(packed, places, rest), length + _extra_length(odd), row)
 
     def keep(self, page: StatePage) -> None:
-        """A page that is as it was. Only at a boundary."""
-        self._waiting.append(page)
-        self.settle()
+        """A page that is as it was. Only at a boundary.
+
+        One that ended with its listing, and not where its content says, stays only if this listing ends there too.
+        """
+        if page.whole:
+            self._waiting.append(page)
+            self.settle()
+        else:
+            self._last = page
 
     def settle(self) -> None:
         """Finish the pages whose bundles have ids, in order."""
@@ -216,12 +223,17 @@ class ListingBuilder:
         """The listing is at its end; every bundle is closed."""
         self._draft.whole = False
         self._cut()
+        if self._last is not None:
+            self._waiting.append(self._last)
         self.settle()
         if self._waiting:
             raise AssertionError("a page refers to a bundle that was never closed")
 
     def _make_room(self, directory: Directory, length: int) -> None:
         """End the page before an entry with which it would be too long."""
+        if self._last is not None:
+            last, self._last = self._last, None
+            self.copy(OldEntries.of(last), 0, last.count)
         draft = self._draft
         if not draft.rows:
             return

@@ -359,3 +359,58 @@ class MissingInSharesTests(InShares, test_agent_state.MissingTests):
 
 class ChangedInSharesTests(InShares, test_agent_changes.ChangedWhileReadTests):
     """What happens to a file while it is read is told by several processes as by one."""
+
+
+class UntouchedStateTests(AgentCase):
+    """A run that finds nothing changed writes no listing."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for number in range(1500):
+            self.write(f"d{number % 3}/{number:04}", os.urandom(50))
+        self.back_up()
+        self.listing = self.state / state.NAME
+
+    def steady(self) -> None:
+        """Run until the directories that lead to the tree, which others use too, hold still for a run."""
+        for _ in range(20):
+            before = self.listing.stat().st_ino
+            sent = self.back_up().sent_blobs
+            if sent <= 1:
+                self.assertEqual(self.listing.stat().st_ino, before)
+                return
+        self.fail("the directories above the tree never held still")
+
+    def test_all_is_as_it_was(self) -> None:
+        """The listing's file is the same one, also when its last page ended with it, and the snapshot is whole."""
+        self.steady()
+        self.assertEqual(os.listdir(self.state).count(state.PART), 0)
+        self.assertEqual(len(self.entries()), 1503)
+
+    def test_an_entry_behind_the_last_page(self) -> None:
+        """What comes behind the last page belongs to that page."""
+        self.write("zzz", b"last")
+        self.back_up()
+        self.assertEqual(len(self.entries()), 1504)
+        pages = list(state.read_pages(str(self.listing), self.secret.machine_id, None))
+        self.assertTrue(all(page.whole for page in pages[:-1]))
+        self.steady()
+
+    def test_an_entry_in_front(self) -> None:
+        """Pages behind a change are copied, and are good."""
+        self.write("d0/0000", b"changed")
+        self.back_up()
+        self.assertEqual(self.back_up().tally.read_files, 0)
+        self.assertEqual(self.content("d0/0000"), b"changed")
+        self.assertEqual(len(self.entries()), 1503)
+
+    def test_the_last_files_gone(self) -> None:
+        """A listing that is only shorter is written anew."""
+        for number in range(1, 1500, 3):
+            (self.tree / f"d1/{number:04}").unlink()
+        for number in range(2, 1500, 3):
+            (self.tree / f"d2/{number:04}").unlink()
+        self.back_up()
+        self.assertEqual(len(self.entries()), 503)
+        self.assertEqual(self.back_up().tally.read_files, 0)
+        self.assertEqual(len(self.entries()), 503)
