@@ -54,7 +54,7 @@ class SlowStore:
         self.rates = RateSettings()
         self.written = 0
 
-    def account(self, machine: bytes) -> Deferred[Any]:
+    def account(self, machine: bytes, proven: bool = True) -> Deferred[Any]:
         if self.at_once:
             return succeed(FakeAccount())
         self.accounts.append(Deferred())

@@ -1,5 +1,6 @@
 """The catalogue's interface: one suite, over every back end."""
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -348,3 +349,21 @@ class LaneTests(SynchronousTestCase):
         self.assertEqual(done, list(range(100)))
         mainland.wait(lane.stop())
         self.assertRaises(RuntimeError, mainland.wait, lane.run(done.append, 0))
+
+    def test_promise_p12_units_take_turns(self) -> None:
+        """Whoever asked for a hundred jobs does not keep others waiting for more than one of them; each unit's own stay
+        in order, and the end comes behind all."""
+        mainland = OwnMainland()
+        lane = Lane(mainland, "test")
+        started, let_go = threading.Event(), threading.Event()
+        lane.run(started.set)
+        lane.run(let_go.wait)
+        started.wait()
+        done: list[object] = []
+        jobs = [lane.run_for("hostile", done.append, number) for number in range(100)]
+        jobs += [lane.run_for(name, done.append, f"{name}{number}") for name in ("a", "b") for number in range(2)]
+        over = lane.stop(lambda: done.append("over"))
+        let_go.set()
+        mainland.wait(over)
+        self.assertEqual(done, [0, "a0", "b0", 1, "a1", "b1", *range(2, 100), "over"])
+        mainland.wait(gatherResults(jobs))

@@ -92,7 +92,7 @@ class EagerStore:
         self.taken: dict[bytes, int] = {}
         self.keys: dict[bytes, bytes] = {}
 
-    def account(self, machine: bytes) -> Deferred[Any]:
+    def account(self, machine: bytes, proven: bool = True) -> Deferred[Any]:
         return succeed(
             mock.Mock(
                 machine=machine, public_key=self.keys[machine], state=MachineState.ACTIVE, head_sequence=0,

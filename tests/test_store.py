@@ -255,6 +255,6 @@ class CatalogueTests(StoreCase):
     def test_unavailable(self) -> None:
         """A catalogue that cannot be used, for a full disk or damage, is the server's affair: others try again."""
         for error in (CatalogueError("catalogue.sqlite: disk I/O error"), CatalogueDamaged("catalogue.sqlite: torn")):
-            self.patch(SqliteCatalogue, "account", lambda _self, _machine, error=error: fail(error))
+            self.patch(SqliteCatalogue, "account", lambda *_, error=error: fail(error))
             refused = self.refused(Unavailable, self.store.account, self.machine.id)
             self.assertNotIn("sqlite", str(refused))

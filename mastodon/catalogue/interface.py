@@ -195,7 +195,8 @@ class Catalogue(Protocol):
 
     # Asked by the append port
 
-    def account(self, machine: bytes) -> Deferred[Account | None]: ...
+    def account(self, machine: bytes, proven: bool = True) -> Deferred[Account | None]:
+        """None for one that is not known. Not ``proven``: somebody asks who only says that it is this machine."""
 
     def offending(self, pack: Pack, pair: bytes) -> Deferred[tuple[bytes, ...]]:
         """Ids in a pack that are there already (under countable pairs), or whose header differs from their first."""

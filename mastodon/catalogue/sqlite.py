@@ -7,10 +7,10 @@ catalogue is at worst a little older than they are; it catches up at start.
 import contextlib
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 
@@ -44,6 +44,13 @@ SIDE_FILES = ("", "-wal", "-shm")
 SCHEMA_FILE = re.compile(r"\d{4}\.sql")
 
 
+# Whose a job is, where it is not a machine's own: each takes turns with the machines.
+LEDGER = "ledger"
+RESTORE = "restore"
+STRANGERS = "strangers"
+OTHERS = "others"
+
+
 class SqliteCatalogue:
     """A catalogue in one file."""
 
@@ -65,126 +72,119 @@ class SqliteCatalogue:
             if connection is not None:
                 connection.close()
 
-        def then_stop(_: Any) -> Deferred[None]:
-            return self._reader_lane.stop().addCallback(lambda _: self._writer_lane.stop())
-
-        return (
-            self._reader_lane.run(release, "reader")
-            .addBoth(lambda _: self._writer_lane.run(release, "writer"))
-            .addBoth(then_stop)
+        return self._reader_lane.stop(lambda: release("reader")).addBoth(
+            lambda _: self._writer_lane.stop(lambda: release("writer"))
         )
 
     # Written
 
     def apply(self, entries: Sequence[tuple[LedgerEntry, Head]]) -> Deferred[None]:
-        return self._write(sqlite_entries.apply, entries)
+        return self._write(LEDGER, sqlite_entries.apply, entries)
 
     def add_pack(self, stored: StoredPack) -> Deferred[tuple[bytes, ...]]:
-        return self._write(sqlite_packs.add_pack, stored)
+        return self._write(stored.pack.machine, sqlite_packs.add_pack, stored)
 
     def set_lost(self, spool: bytes, day: str, packs: Sequence[bytes], lost: bool) -> Deferred[None]:
-        return self._write(sqlite_packs.set_lost, spool, day, packs, lost)
+        return self._write(OTHERS, sqlite_packs.set_lost, spool, day, packs, lost)
 
     def mark_closed(self, machine: bytes, ids: Sequence[bytes], closure: int) -> Deferred[bool]:
-        return self._write(sqlite_packs.mark_closed, machine, ids, closure)
+        return self._write(machine, sqlite_packs.mark_closed, machine, ids, closure)
 
     # Asked by the append port
 
-    def account(self, machine: bytes) -> Deferred[Account | None]:
-        return self._read(sqlite_queries.account, machine)
+    def account(self, machine: bytes, proven: bool = True) -> Deferred[Account | None]:
+        return self._read(machine if proven else STRANGERS, sqlite_queries.account, machine)
 
     def offending(self, pack: Pack, pair: bytes) -> Deferred[tuple[bytes, ...]]:
-        return self._read(sqlite_packs.offending, pack, pair)
+        return self._read(pack.machine, sqlite_packs.offending, pack, pair)
 
     def has_pack(self, machine: bytes, pack: bytes) -> Deferred[bool]:
-        return self._read(sqlite_packs.has_pack, machine, pack)
+        return self._read(machine, sqlite_packs.has_pack, machine, pack)
 
     def closure(self, machine: bytes) -> Deferred[int]:
-        return self._write(sqlite_packs.closure, machine)
+        return self._write(machine, sqlite_packs.closure, machine)
 
     def blob_states(
         self, machine: bytes, ids: Sequence[bytes], behind_writes: bool = False
     ) -> Deferred[dict[bytes, BlobState]]:
         ask = self._write if behind_writes else self._read
-        return ask(sqlite_packs.blob_states, machine, ids)
+        return ask(machine, sqlite_packs.blob_states, machine, ids)
 
     def references(self, machine: bytes, ids: Sequence[bytes]) -> Deferred[dict[bytes, tuple[bytes, ...]]]:
-        return self._write(sqlite_packs.references, machine, ids)
+        return self._write(machine, sqlite_packs.references, machine, ids)
 
     def committed(self, machine: bytes, hash: bytes, since_ns: int) -> Deferred[tuple[Committed | None, int]]:
-        return self._read(sqlite_queries.committed, machine, hash, since_ns)
+        return self._read(machine, sqlite_queries.committed, machine, hash, since_ns)
 
     def pair(self, machine: bytes, pair: bytes, since_ns: int) -> Deferred[PairRow]:
-        return self._read(sqlite_queries.pair, machine, pair, since_ns)
+        return self._read(machine, sqlite_queries.pair, machine, pair, since_ns)
 
     def has_envelope(self, machine: bytes, hash: bytes) -> Deferred[bool]:
-        return self._read(sqlite_queries.has_envelope, machine, hash)
+        return self._read(machine, sqlite_queries.has_envelope, machine, hash)
 
     # Asked by the restore port and the operator
 
     def certificate(self, pin: bytes) -> Deferred[Certificate | None]:
-        return self._read(sqlite_queries.certificate, pin)
+        return self._read(OTHERS, sqlite_queries.certificate, pin)
 
     def is_removed(self, pin: bytes) -> Deferred[bool]:
-        return self._read(sqlite_queries.is_removed, pin)
+        return self._read(OTHERS, sqlite_queries.is_removed, pin)
 
     def tenant(self, tenant: bytes) -> Deferred[Tenant | None]:
-        return self._read(sqlite_queries.tenant, tenant)
+        return self._read(OTHERS, sqlite_queries.tenant, tenant)
 
     def tenants(self) -> Deferred[list[Tenant]]:
-        return self._read(sqlite_queries.tenants)
+        return self._read(OTHERS, sqlite_queries.tenants)
 
     def owner(self, machine: bytes) -> Deferred[bytes | None]:
-        return self._read(sqlite_queries.owner, machine)
+        return self._read(OTHERS, sqlite_queries.owner, machine)
 
     def machines(self, tenant: bytes) -> Deferred[list[MachineRow]]:
-        return self._read(sqlite_queries.machines, tenant)
+        return self._read(OTHERS, sqlite_queries.machines, tenant)
 
     def snapshots(self, machine: bytes, first: int, limit: int) -> Deferred[list[tuple[bytes, int]]]:
-        return self._read(sqlite_queries.snapshots, machine, first, limit)
+        return self._read((RESTORE, machine), sqlite_queries.snapshots, machine, first, limit)
 
     def pairs(self, machine: bytes, first: int, limit: int) -> Deferred[list[ListedPair]]:
-        return self._read(sqlite_queries.pairs, machine, first, limit)
+        return self._read((RESTORE, machine), sqlite_queries.pairs, machine, first, limit)
 
-    def envelopes(
-        self, machine: bytes, pair: bytes, reenvelopes: int
-    ) -> Deferred[list[tuple[bytes, bytes, bool]]]:
-        return self._read(sqlite_queries.envelopes, machine, pair, reenvelopes)
+    def envelopes(self, machine: bytes, pair: bytes, reenvelopes: int) -> Deferred[list[tuple[bytes, bytes, bool]]]:
+        return self._read((RESTORE, machine), sqlite_queries.envelopes, machine, pair, reenvelopes)
 
     def runs(self, machine: bytes, ids: Sequence[bytes]) -> Deferred[list[bytes]]:
-        return self._read(sqlite_queries.runs, machine, ids)
+        return self._read((RESTORE, machine), sqlite_queries.runs, machine, ids)
 
     def locate(self, machine: bytes, ids: Sequence[bytes], spools: Sequence[bytes]) -> Deferred[list[BlobPlace]]:
-        return self._read(sqlite_packs.locate, machine, ids, spools)
+        return self._read((RESTORE, machine), sqlite_packs.locate, machine, ids, spools)
 
     def book(self, tenant: bytes) -> Deferred[tuple[int, bytes, bytes]]:
-        return self._read(sqlite_queries.book, tenant)
+        return self._read(OTHERS, sqlite_queries.book, tenant)
 
     # Asked at start and by `check`
 
     def settings(self, name: str, tenant: bytes = b"") -> Deferred[list[tuple[bytes, str]]]:
-        return self._read(sqlite_queries.settings, name, tenant)
+        return self._read(OTHERS, sqlite_queries.settings, name, tenant)
 
     def days(self, spool: bytes) -> Deferred[list[str]]:
-        return self._read(sqlite_packs.days, spool)
+        return self._read(OTHERS, sqlite_packs.days, spool)
 
     def packs_of_day(self, spool: bytes, day: str) -> Deferred[DayOfPacks]:
-        return self._read(sqlite_packs.packs_of_day, spool, day)
+        return self._read(OTHERS, sqlite_packs.packs_of_day, spool, day)
 
     def totals(self) -> Deferred[Totals]:
-        return self._read(sqlite_queries.totals)
+        return self._read(OTHERS, sqlite_queries.totals)
 
     # How a job is done
 
     def _write(
-        self, job: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+        self, unit: Hashable, job: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]:
-        return self._writer_lane.run(self._transaction, "writer", lambda db: job(db, *args, **kwargs))
+        return self._writer_lane.run_for(unit, self._transaction, "writer", lambda db: job(db, *args, **kwargs))
 
     def _read(
-        self, job: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
+        self, unit: Hashable, job: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> Deferred[T]:
-        return self._reader_lane.run(self._transaction, "reader", lambda db: job(db, *args, **kwargs))
+        return self._reader_lane.run_for(unit, self._transaction, "reader", lambda db: job(db, *args, **kwargs))
 
     def _transaction(self, name: str, job: Callable[[sqlite3.Connection], T]) -> T:
         with self._guard():

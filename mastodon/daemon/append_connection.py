@@ -158,7 +158,7 @@ class AppendConnection(FramedConnection):
                 case Send(message):
                     self.send(message)
                 case LookUp(machine):
-                    self._job(partial(self._store.account, machine), self._looked_up)
+                    self._job(partial(self._store.account, machine, proven=False), self._looked_up)
                 case Open(hello):
                     self._open(hello)
                 case Perform(message):

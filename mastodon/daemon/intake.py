@@ -16,6 +16,7 @@ from mastodon.catalogue.interface import Account, Catalogue, StoredPack
 from mastodon.daemon.acks import DirectorySyncs, InThread
 from mastodon.daemon.errors import Disabled, NotFound, PackRefused, Unavailable
 from mastodon.daemon.events import EventCode
+from mastodon.daemon.places import Places
 from mastodon.daemon.spool import Spool
 from mastodon.daemon.spools import Spools
 from mastodon.host.durable import Disk, DiskError
@@ -49,7 +50,7 @@ class Intake:
         self.spool_failed = spool_failed
         self.record = record
         self.syncs = DirectorySyncs(in_thread)
-        self.verifying = DeferredSemaphore(VERIFICATIONS_AT_ONCE)
+        self.verifying = Places(VERIFICATIONS_AT_ONCE)
         self._room: dict[bytes, DeferredSemaphore] = {}
         self._ids: dict[bytes, set[bytes]] = {}
         self._packs: dict[tuple[bytes, bytes], Deferred[None]] = {}

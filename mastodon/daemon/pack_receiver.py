@@ -163,7 +163,7 @@ class PackReceiver:
         queued = False
         try:
             pack, pairs, size = await intake.verifying.run(
-                intake.in_thread, self._sync_and_verify, file, pack_id, account
+                self._machine, lambda: intake.in_thread(self._sync_and_verify, file, pack_id, account)
             )
             both = intake.claim(pack)
             if both:

@@ -22,6 +22,7 @@ from twisted.python.threadpool import ThreadPool
 from mastodon import __version__
 from mastodon.catalogue.interface import (
     Account,
+    BlobState,
     Catalogue,
     CatalogueDamaged,
     CatalogueError,
@@ -67,6 +68,8 @@ __all__ = [
 ]  # fmt: skip
 
 THREADS = 8
+LOOKED_UP_AT_ONCE = 1024
+"""Ids of an offer between which other machines have their turn."""
 CLOSING_BUDGET = 1 << 16
 """References that one offer may make the server look at, to find out that offered pages are whole."""
 T = TypeVar("T")
@@ -197,9 +200,9 @@ class Store:
 
     # The append port
 
-    def account(self, machine: bytes) -> "Deferred[Account | None]":
-        """The machine's account, None for one that is not known."""
-        return self._do(self._ready().account(machine))
+    def account(self, machine: bytes, proven: bool = True) -> "Deferred[Account | None]":
+        """The account, None for one that is not known. Not ``proven``: for a stranger who says that it is this one."""
+        return self._do(self._ready().account(machine, proven))
 
     def machine_session(self, machine: bytes) -> int:
         """A new session of the machine begins; what older ones still write is refused as Displaced."""
@@ -215,7 +218,9 @@ class Store:
     async def _stored(self, machine: bytes, ids: Sequence[bytes]) -> set[bytes]:
         catalogue = self._ready()
         behind = self._intake is not None and self._intake.is_behind(machine)
-        states = await catalogue.blob_states(machine, ids, behind)
+        states: dict[bytes, BlobState] = {}
+        for at in range(0, len(ids), LOOKED_UP_AT_ONCE):
+            states.update(await catalogue.blob_states(machine, ids[at : at + LOOKED_UP_AT_ONCE], behind))
         there = {one: state for one, state in states.items() if state.present}
         whole = {one for one, state in there.items() if state.closed or not LEVELS[state.kind]}
         unsure = [one for one in there if one not in whole]
