@@ -87,14 +87,16 @@ def of_restore(bad: Bad, part: str) -> Callable[[Point], None]:
         if not machine.acked:
             point.settle()
         number = point.rng.choice(sorted(machine.acked))
-        to = site.work / f"bad-{point.number}"
+        to = point.target("bad")
         words = site.restore_words(machine, number, to)
         plan = point.plan("restore", _fault(point, bad, part), to, site.work / "admin")
         program = start(programs.admin(words), site.log("restore"), site.environment, plan)
         site.ended(program, (0, 1, 2), "restore on a bad disk")
         if program.status == 0:
             _demand_right(point, number, to)
-        site.do(programs.admin(words), what="restore again")
+        again = site.do(programs.admin(words), (0, 1), what="restore again")
+        if again.status:  # the bad disk did not let the client take away what was incomplete; it was told
+            site.do(programs.admin([*words, "--overwrite", "if-changed"]), what="restore over it")
         _demand_right(point, number, to)
         point.counts.restores += 2
         shutil.rmtree(to, ignore_errors=True)
@@ -113,7 +115,7 @@ def of_reading(by: str) -> Callable[[Point], None]:
         if not machine.acked:
             point.settle()
         number = point.rng.choice(sorted(machine.acked))
-        to = site.work / f"unread-{point.number}"
+        to = point.target("unread")
         plan = point.plan(by, _fault(point, UNREADABLE, ".pack"), *site.spools)
         if by == "daemon":
             site.stop_daemon()

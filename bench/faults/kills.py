@@ -47,7 +47,7 @@ def wait_for_hit(point: Point, plan: Plan) -> Run:
     assert daemon is not None
     run = site.begin_agent(point.machine)
     if is_up and not plan.fault.step:
-        time.sleep(point.rng.uniform(0, 0.12))
+        time.sleep(point.moment("agent"))
         daemon.kill()
     elif is_up:
         wait_any([daemon, run.program], RUN_S)
@@ -55,7 +55,7 @@ def wait_for_hit(point: Point, plan: Plan) -> Run:
             site.stop_daemon()
     daemon.wait(RUN_S)
     site.daemon = None
-    point.count("catalogue" if plan.fault.calls == STATEMENTS else "daemon", plan)
+    point.count("catalogue" if plan.fault.calls == STATEMENTS else "daemon", plan, daemon)
     return run
 
 
@@ -66,14 +66,14 @@ def kill_agent(point: Point) -> None:
     plan = point.plan("agent", _kill(point, "agent", 20), machine.state.parent)
     run = site.begin_agent(machine, plan)
     if not plan.fault.step:
-        time.sleep(point.rng.uniform(0, 0.1))
+        time.sleep(point.moment("agent"))
         run.kill()
         is_hit = run.program.status == -9
     else:
         run.program.end(RUN_S)
         run.note()
         is_hit = plan.counter.hit
-    point.count("agent", plan)
+    point.count("agent", plan, run.program)
     if not is_hit:
         raise Missed
     point.settle()
@@ -86,16 +86,16 @@ def kill_restore(point: Point) -> None:
     if not machine.acked:
         point.settle()
     number = point.rng.choice(sorted(machine.acked))
-    to = site.work / f"interrupted-{point.number}"
+    to = point.target("interrupted")
     words = site.restore_words(machine, number, to)
     below = (to, site.work / "admin")
     plan = point.plan("restore", _kill(point, "restore", 60), *below)
     program = start(programs.admin(words), site.log("restore"), site.environment, plan)
     if not plan.fault.step:
-        time.sleep(point.rng.uniform(0, 0.12))
+        time.sleep(point.moment("restore"))
         program.kill()
     program.wait(RUN_S)
-    point.count("restore", plan)
+    point.count("restore", plan, program)
     if program.status != -9:
         raise Missed
     site.do(programs.admin(words), what="restore again")
@@ -135,7 +135,7 @@ def cut_restore(point: Point) -> None:
     number = max(machine.acked)
     cuts = [_cut(point, 4000, 150_000) for _ in range(point.rng.randrange(1, 4))]
     proxy, program, told = _start_proxy(point, site.restore_port, cuts)
-    to = site.work / f"cut-{point.number}"
+    to = point.target("cut")
     home = site.work / "admin/server.json"
     before = home.read_text("utf-8")
     try:

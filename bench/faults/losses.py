@@ -64,7 +64,7 @@ def power_agent(point: Point) -> None:
     run = site.begin_agent(machine, plan)
     run.program.end(RUN_S)
     run.note()
-    point.count("agent", plan)
+    point.count("agent", plan, run.program)
     if not plan.counter.hit:
         raise Missed
     assert plan.journal is not None
@@ -79,13 +79,13 @@ def power_restore(point: Point) -> None:
     if not machine.acked:
         point.settle()
     number = point.rng.choice(sorted(machine.acked))
-    to = site.work / f"interrupted-{point.number}"
+    to = point.target("interrupted")
     words = site.restore_words(machine, number, to)
     fault = Fault(point.draw("restore", 60), What.KILL_BEFORE, calls=CHANGES)
     plan = point.plan("restore", fault, to, site.work / "admin", journal=True)
     program = start(programs.admin(words), site.log("restore"), site.environment, plan)
     program.end(RUN_S)
-    point.count("restore", plan)
+    point.count("restore", plan, program)
     if not plan.counter.hit:
         raise Missed
     assert plan.journal is not None

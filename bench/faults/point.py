@@ -2,10 +2,12 @@
 
 import os
 import random
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.faults.check import Checks, check_all
+from bench.faults.programs import Program
 from bench.faults.site import Machine, Site
 from bench.faults.steps import Fault, Plan
 
@@ -23,8 +25,9 @@ class Point:
     machine: Machine
     rng: random.Random
     counts: Checks
-    reach: dict[str, int]
-    """Of each program and set of calls the most steps that were ever counted: from these a step is drawn."""
+    reach: dict[str, float]
+    """Of each program how many steps it has when nothing stops it, and how many seconds it takes: from these is drawn
+    when it is stopped."""
     rebuilt: bool = False
     """Whether the catalogue took a `mastodon rebuild`."""
     spent: bool = False
@@ -37,13 +40,26 @@ class Point:
         self.said.append(f"{who}: {fault.what.value} {_calls(fault)} {fault.step}{' on' if fault.lasting else ''}")
         return Plan(below, fault, path)
 
-    def draw(self, who: str, least: int) -> int:
-        """A step of a program: up to the most that was counted, ``least`` while nothing was."""
-        return self.rng.randrange(1, max(least, self.reach.get(who, 0)) + 1)
+    def draw(self, who: str, usual: int) -> int:
+        """A step of a program, of the ``usual`` number of them while none was counted."""
+        return self.rng.randrange(1, round(1.05 * self.reach.get(who, usual)) + 1)
 
-    def count(self, who: str, plan: Plan) -> None:
-        """Remember how many steps a program has."""
-        self.reach[who] = max(self.reach.get(who, 0), plan.counter.steps)
+    def moment(self, who: str) -> float:
+        """Some time of a program's life, in seconds."""
+        return self.rng.uniform(0, self.reach.get(f"{who} seconds", 0.1))
+
+    def count(self, who: str, plan: Plan, program: Program) -> None:
+        """Remember how many steps a program has that nothing stopped."""
+        if not plan.counter.hit and program.status is not None and program.status >= 0:
+            self.reach[who] = max(self.reach.get(who, 0), plan.counter.steps)
+            before = self.reach.get(f"{who} seconds", program.took)
+            self.reach[f"{who} seconds"] = before * 0.8 + program.took * 0.2
+
+    def target(self, name: str) -> Path:
+        """A directory to restore into, which is not there yet."""
+        path = self.site.work / f"{name}-{self.number}"
+        shutil.rmtree(path, ignore_errors=True)
+        return path
 
     def settle(self) -> None:
         """After the fault: a daemon without faults, and a run of the agent that completes."""

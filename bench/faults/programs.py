@@ -8,7 +8,9 @@ import contextlib
 import ctypes
 import gc
 import hashlib
+import importlib
 import os
+import pkgutil
 import select
 import signal
 import sys
@@ -18,6 +20,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+import mastodon
+import mastodon_agent
 from bench.faults.steps import Plan, watch
 from mastodon.admin import main as admin_main
 from mastodon.daemon import service
@@ -125,6 +129,7 @@ def prepare(opened: Path) -> None:
     connection.FIRST_WAIT_S = RECONNECT_S
     keys.open_sealed = _remembered_open
     _note_acks()
+    _import_all()
     gc.collect()
     gc.freeze()
 
@@ -260,6 +265,18 @@ def daemon(config: Path, ready: int) -> Callable[[], int]:
 
 
 # What is made cheap, and what is noted
+
+
+def _import_all() -> None:
+    """What the programs would import one by one later on. Twisted's reactor is each daemon's own."""
+    for package in (mastodon, mastodon_agent):
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not found.name.endswith("__main__"):
+                importlib.import_module(found.name)
+    for name in ("encodings.idna", "cryptography.hazmat.backends.openssl.backend", "difflib"):
+        importlib.import_module(name)
+    if "twisted.internet.reactor" in sys.modules:
+        raise RuntimeError("something imports Twisted's reactor: no daemon could be forked")
 
 
 def _remembered_open(message: bytes, **how: Any) -> bytes:

@@ -130,7 +130,7 @@ def _take_counts(totals: Totals, checks: Checks) -> None:
 
 def _era(wanted: Wanted, numbers: Sequence[int], totals: Totals, checks: Checks, say: Callable[[str], None]) -> None:
     site: Site | None = None
-    reach: dict[str, int] = {}
+    reach: dict[str, float] = {}
     try:
         for number in numbers:
             if time.monotonic() > wanted.until:
@@ -167,7 +167,7 @@ def _new_site(wanted: Wanted, number: int, points: int) -> Site:
 
 
 def _point(
-    wanted: Wanted, number: int, site: Site, machine: Machine, checks: Checks, reach: dict[str, int]
+    wanted: Wanted, number: int, site: Site, machine: Machine, checks: Checks, reach: dict[str, float]
 ) -> tuple[Result, bool]:
     kind = wanted.kinds[number]
     result = Result(number, kind)
@@ -185,7 +185,8 @@ def _point(
                 KINDS[kind](point)
                 break
             except Missed:
-                point.settle()
+                if not site.daemon_runs:
+                    site.start_daemon()
         else:
             result.missed = True
     except Exception as error:
