@@ -9,11 +9,13 @@ import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from mastodon import __version__
 from mastodon.host.durable import DiskError
 from mastodon.host.paths import Directory
 from mastodon.sealed.blob import BlobKind, BlobSealer
+from mastodon.sealed.content import file_hash_key
 from mastodon.sealed.listing import Root
 from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.sealed.pair import PairRecord
@@ -31,6 +33,9 @@ from mastodon_agent.reader_process import ReaderProcesses, ScanJob, SharesDiffer
 from mastodon_agent.sealing import SealingPool, sealing_threads
 from mastodon_agent.session import Session, SnapshotRefused
 from mastodon_agent.trust_memory import TrustMemory
+
+if TYPE_CHECKING:
+    from mastodon_agent.delta import Deltas
 
 PASSES = 6
 """A lost root hides a lost page, that a map, that a chunk; then there may be more than the server can name."""
@@ -54,7 +59,11 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to back up, and how. ``slowest_rate``: the bytes a second to which sending may be held; 0: to none."""
+    """What to back up, and how.
+
+    ``slowest_rate``: the bytes a second to which sending may be held; 0: to none.
+    ``delta_cache``: the bytes that bases of deltas may take on this machine's disk; 0: there are no deltas.
+    """
 
     secret: MachineSecret
     credentials: Credentials
@@ -64,6 +73,7 @@ class Job:
     reread: bool = False
     checkpoint_s: float = 1800.0
     slowest_rate: int = 0
+    delta_cache: int = 0
 
 
 @dataclass(slots=True)
@@ -294,8 +304,18 @@ class _Pass:
         parts = backup._reader.begin(job)
         self._old = state.OpenListing(self._listing_path, machine, pair.pair)
         old = OldPages(map(self._old.pages, parts))
-        self._intake = Intake(outlet, self._listing, old, self._job.secret.chunker_seed, backup._watcher.note)
+        # What was lost may be a base, so a pass that heals sends everything in full.
+        deltas = self._open_deltas() if self._job.delta_cache and not missing else None
+        seed = self._job.secret.chunker_seed
+        self._intake = Intake(outlet, self._listing, old, seed, backup._watcher.note, deltas)
         self._checkpoint_at = backup._clocks.steady() + self._job.checkpoint_s
+
+    def _open_deltas(self) -> "Deltas | None":
+        from mastodon_agent.delta import open_deltas  # imported late: few runs need it
+
+        job = self._job
+        key = file_hash_key(job.secret.id_key)
+        return open_deltas(job.state, job.delta_cache, key, self._outlet, self._backup._watcher.say)
 
     def run(self) -> Outcome | Missing:
         """The outcome, or what the server misses."""
@@ -327,7 +347,7 @@ class _Pass:
 
     def abandon(self) -> None:
         """Nothing more comes. What was read has gone to the outlet, where the next pass finds it."""
-        self._intake.settle()
+        self._intake.abandon()
 
     def close(self) -> None:
         """Let go of the state's files."""

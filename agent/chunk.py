@@ -11,7 +11,7 @@ the file's data, holes left out; a piece that spans a hole becomes two places.
 
 import errno
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from pyfastcdc import FastCDC
 
@@ -54,15 +54,17 @@ def make_chunker(size: int, seed: int) -> FastCDC:
 
 
 class LargeFile:
-    """Takes the data and holes of one file, in order."""
+    """Takes the data and holes of one file, in order. ``take`` gets each piece; whoever replaces it calls ``place``
+    for the same pieces later."""
 
     def __init__(self, outlet: Outlet, seed: int, size: int) -> None:
+        self.take: Callable[[memoryview], None] = self.place
         self._pieces = _Pieces(outlet)
         self._chunker = make_chunker(size, seed)
         self._reach = int(self._chunker.max_size)
         self._buffer = memoryview(bytearray(max(WINDOW, 2 * self._reach)))
         self._used = 0
-        self._done = 0  # bytes of data in pieces so far
+        self._done = 0  # bytes of data in places so far
         self._taken = 0  # bytes of data so far
         self._holes: deque[tuple[int, int]] = deque()  # (bytes of data before, length)
         self._stretches = _Stretches(outlet, self._pieces)
@@ -82,16 +84,25 @@ class LargeFile:
         """So many bytes of nothing."""
         self._holes.append((self._taken, length))
 
+    def end(self) -> None:
+        """There are no more data: the last pieces are taken."""
+        self._cut(last=True)
+
     def finish(self, hash: bytes, size: int) -> Content:
         """The file is whole. Raises TooScattered."""
-        self._cut(last=True)
-        self._place(b"", None, 0, 0)
+        self.end()
+        self.add(b"", None, 0, 0)
         self._pieces.close()
         return Content(hash, size, self._stretches.finish())
 
     def abandon(self) -> None:
         """What came is not a file: send what others may refer to, and make nothing of it."""
         self._pieces.close()
+
+    def place(self, piece: memoryview) -> None:
+        """The next piece, sent if it is nowhere yet."""
+        hash, ref, offset = self._pieces.put(piece)
+        self.add(hash, ref, offset, len(piece))
 
     def _cut(self, last: bool) -> None:
         # A cut is where the content says only if the chunker saw as far as a piece may reach.
@@ -102,17 +113,12 @@ class LargeFile:
                 if chunk.offset > safe:
                     break
                 end = chunk.offset + chunk.length
-                hash, ref, offset = self._pieces.put(view[chunk.offset : end])
-                if self._holes:
-                    self._place(hash, ref, offset, chunk.length)
-                else:
-                    self._stretches.add(hash, ref, offset, chunk.length)
-                    self._done += chunk.length
+                self.take(view[chunk.offset : end])
         self._buffer[: self._used - end] = bytes(self._buffer[end : self._used])
         self._used -= end
 
-    def _place(self, hash: bytes, ref: BlobRef | None, start: int, length: int) -> None:
-        """A piece's stretches, the holes that lie in it between them; no length: the holes at the end."""
+    def add(self, hash: bytes, ref: BlobRef | None, start: int, length: int) -> None:
+        """Where the next piece lies: its stretches, holes in it between them; no length: the holes at the end."""
         offset = 0
         while self._holes and (not length or self._holes[0][0] < self._done + length):
             before, hole = self._holes.popleft()

@@ -7,7 +7,7 @@ import cbor2
 from mastodon_agent.records import NO_ROW, ROW_SIZE
 from mastodon_agent.state import StatePage
 
-PLACES = 8
+PLACES, DELTA = 8, 18
 
 
 def rows_reader(missing: Collection[bytes], reread: bool) -> Callable[[StatePage], bytes]:
@@ -33,7 +33,8 @@ def _without(page: StatePage, missing: frozenset[bytes]) -> bytes:
     index = 0
     for _, _, bodies in cbor2.loads(page.plaintext())[2]:
         for body in bodies:
-            if doubtful.intersection(body.get(PLACES, ())[::3]):
+            base = body[DELTA][3] if DELTA in body else ()
+            if not doubtful.isdisjoint([*body.get(PLACES, ())[::3], *base[::3]]):
                 believed[index * ROW_SIZE : (index + 1) * ROW_SIZE] = NO_ROW
             index += 1
     return bytes(believed)

@@ -7,7 +7,7 @@ import marshal
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mastodon.host.paths import Directory
 from mastodon.sealed.entry import EntryFlag
@@ -17,8 +17,11 @@ from mastodon_agent.outlet import Outlet
 from mastodon_agent.pages import ListingBuilder, OldEntries
 from mastodon_agent.reader import LINKS
 from mastodon_agent.records import NO_ROW, Kind, Listed, unpack_listed, without_content
-from mastodon_agent.references import Content
+from mastodon_agent.references import Base, Content
 from mastodon_agent.state import StatePage
+
+if TYPE_CHECKING:
+    from mastodon_agent.delta import Deltas
 
 WEIGHT = 64
 """Pages that may wait for the open bundle (ListingBuilder.weight)."""
@@ -78,6 +81,11 @@ class OldPages:
             if self._index == page.count:
                 self._page, self._index, self._entries = next(self._pages, None), 0, None
 
+    def base(self) -> Base | None:
+        """What is there in full for the next entry."""
+        page = self._page
+        return None if page is None else self.entries(page).base(self._index)
+
     def entries(self, page: StatePage) -> OldEntries:
         """The page's entries, taken apart once."""
         if self._entries is None or self._entries.page is not page:
@@ -86,16 +94,18 @@ class OldPages:
 
 
 class Intake:
-    """Follows the script. ``told`` is called with each note."""
+    """Follows the script. ``told`` is called with each note; with ``deltas``, large files may go as such."""
 
     def __init__(
-        self, outlet: Outlet, listing: ListingBuilder, old: OldPages, seed: int, told: Callable[[Note], None]
-    ) -> None:
+        self, outlet: Outlet, listing: ListingBuilder, old: OldPages, seed: int, told: Callable[[Note], None],
+        deltas: "Deltas | None" = None,
+    ) -> None:  # fmt: skip
         self._outlet = outlet
         self._listing = listing
         self._old = old
         self._seed = seed
         self._told = told
+        self._deltas = deltas
         self._bundler = Bundler(outlet, listing.settle)
         self._directory: Directory = ()
         self._large: Any = None
@@ -129,6 +139,11 @@ class Intake:
     def settle(self) -> None:
         """Close the open bundle, so that nothing waits for it."""
         self._bundler.close()
+
+    def abandon(self) -> None:
+        """Nothing more comes."""
+        self._abandon()
+        self.settle()
 
     # Counts of old entries
 
@@ -180,7 +195,12 @@ class Intake:
         from mastodon_agent.chunk import LargeFile
 
         self._abandon()
-        self._large = LargeFile(self._outlet, self._seed, marshal.loads(meta))
+        size, replaces = marshal.loads(meta)
+        large = LargeFile(self._outlet, self._seed, size)
+        if self._deltas is None:
+            self._large = large
+        else:
+            self._large = self._deltas.open(large, size, self._old.base() if replaces else None, replaces)
 
     def _data(self, data: memoryview, _meta: memoryview) -> None:
         self._large.data(data)

@@ -206,7 +206,7 @@ def _one_backup(
 ) -> Outcome:  # fmt: skip
     job = Job(
         secret, credentials, options.state, options.roots(), tuple(one.text for one in options.patterns),
-        options.reread, options.checkpoint_s, options.limit.slowest,
+        options.reread, options.checkpoint_s, options.limit.slowest, options.delta_cache,
     )  # fmt: skip
     clocks = Clocks(time.time_ns, time.monotonic, os.urandom)
     return Backup(job, nonce, connection, reader, memory, clocks, console).run()

@@ -15,6 +15,7 @@ from mastodon_agent.exclude import BadPattern, Pattern, Rules, parse_file, parse
 from mastodon_agent.niceness import BadNiceness, Niceness, parse_niceness
 from mastodon_agent.rate_limit import BadLimit, RateLimit, parse_rate_limit
 from mastodon_agent.roots import Node, fold, make_tree, resolve
+from mastodon_agent.size import BadSize, parse_size
 from mastodon_agent.splay import BadSpan, parse_span
 
 DEFAULT_STATE = "/var/lib/mastodon-agent"
@@ -59,6 +60,7 @@ class Options:
     limit: RateLimit
     nice: Niceness | None
     splay_s: int
+    delta_cache: int
     warnings: tuple[str, ...]
 
     def tree(self) -> Node:
@@ -109,6 +111,7 @@ def parse_options(arguments: Sequence[str], environment: Mapping[str, str]) -> O
         limit=given.limit_rate,
         nice=given.nice,
         splay_s=given.splay,
+        delta_cache=given.delta_cache if given.delta else 0,
         warnings=tuple(warnings),
     )
 
@@ -157,6 +160,10 @@ def _parser() -> argparse.ArgumentParser:
         help="share of processor and disk: idle, low, normal (the default), or -20 to 19 as in nice")  # fmt: skip
     add("--splay", metavar="SPAN", type=_told(parse_span), default=0,
         help="wait before the run, for a time of this machine's own below SPAN, e.g. 30m")  # fmt: skip
+    add("--delta", action="store_true",
+        help="send large files that change in place as xdelta3 deltas, where that is less")  # fmt: skip
+    add("--delta-cache", metavar="SIZE", type=_told(parse_size), default=2 << 30,
+        help="how much of this machine's disk --delta may take (default: 2G)")  # fmt: skip
     add("--version", action="version", version=f"mastodon-agent {__version__}")
     return parser
 
@@ -170,7 +177,7 @@ def _told(parse: Callable[[str], _Value]) -> Callable[[str], _Value]:
     def parsed(text: str) -> _Value:
         try:
             return parse(text)
-        except (BadLimit, BadNiceness, BadSpan) as error:
+        except (BadLimit, BadNiceness, BadSize, BadSpan) as error:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return parsed

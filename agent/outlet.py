@@ -62,6 +62,10 @@ class Outlet:
         state.update(piece)
         return state.digest()
 
+    def has(self, id: bytes) -> bool:
+        """Whether the server is known to have this blob."""
+        return self._known.knows(id)
+
     def find(self, hash: bytes, length: int) -> tuple[BlobRef, int] | None:
         """Where content of this hash and length lies, or will lie."""
         fresh = self._fresh.get(hash)

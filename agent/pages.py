@@ -17,7 +17,7 @@ from mastodon.sealed.entry import HOLE, EntryFlag, EntryType
 from mastodon.sealed.entry_codec import PackedEntry, join_entry, odd_owners, pack_body
 from mastodon.sealed.listing import PAGE_MAXIMUM, Key, cuts_after, join_page, shared_length
 from mastodon_agent.records import NO_ROW, Listed
-from mastodon_agent.references import BlobRef, Content
+from mastodon_agent.references import Base, BlobRef, Content, Stretch
 from mastodon_agent.state import ListingWriter, NewPage, StatePage
 
 Body = dict[int, Any]
@@ -25,9 +25,13 @@ PutPage = Callable[[list[bytes], bytes], bytes]
 """From references and plaintext to the page's id, the blob being sent where it has to be."""
 
 # Fields of an entry (mastodon.sealed.entry_codec).
-NAME, TYPE, UID, GID, SIZE, PLACES, FLAGS, DELTA, USER, GROUP = 0, 1, 3, 4, 6, 8, 16, 18, 19, 20
+NAME, TYPE, UID, GID, SIZE, HASH, PLACES, FLAGS, DELTA, USER, GROUP = 0, 1, 3, 4, 6, 7, 8, 16, 18, 19, 20
 PLACE_BYTES, PLACE_MOST = 20, 27
 """Of a file's only place, and of each of several, at most."""
+BASE_BYTES = 64
+"""Of a delta's base, without its places."""
+METHOD = 1
+"""Of deltas: VCDIFF, as xdelta3 makes it."""
 SECTION_OVERHEAD = 12
 UNFLAGGED = EntryFlag(0)
 OWNER_BYTES = 270
@@ -58,6 +62,18 @@ class OldEntries:
             keys += [directory] * len(entries)
             bodies += entries
         return cls(page, keys, bodies, page.rows(), references, dict(body[0]), dict(body[1]))
+
+    def base(self, index: int) -> Base | None:
+        """The full content that is there for an entry: its own, or what it is a delta to."""
+        body = self.bodies[index]
+        if DELTA in body:
+            _, hash, size, flat = body[DELTA]
+        elif PLACES in body and HASH in body:
+            hash, size, flat = body[HASH], body[SIZE], body[PLACES]
+        else:
+            return None
+        places = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        return Base(hash, size, [(None if at == HOLE else self.references[at], *where) for at, *where in places])
 
     def has_content(self, index: int) -> bool:
         """Whether it is a file whose content is there."""
@@ -101,6 +117,13 @@ class Draft:
                 self.references.append(ref)
             self.index[key] = index
         return index
+
+    def places(self, stretches: Sequence[Stretch]) -> list[int]:
+        """Stretches as a flat array of places."""
+        flat: list[int] = []
+        for ref, at, size in stretches:
+            flat += (self.reference(ref), at, size)
+        return flat
 
     def add(self, directory: Directory, name: bytes, entry: bytes, length: int, row: bytes) -> None:
         """The next entry, its places numbered in this page. ``length`` is what it counts for (counted_length)."""
@@ -152,17 +175,17 @@ class ListingBuilder:
         """A new entry."""
         packed = entry.packed
         stretches = content.stretches if content is not None else ()
-        length = counted_length(packed, len(stretches))
+        base = content.base if content is not None else None
+        length = counted_length(packed, len(stretches), len(base.stretches) if base is not None else 0)
         self._make_room(directory, length)
         draft = self._draft
-        places: list[int] = []
-        for ref, at, size in stretches:
-            places += (draft.reference(ref), at, size)
-        rest = odd_owners(entry.uid, entry.user, entry.gid, entry.group, draft.users, draft.groups)
+        places = draft.places(stretches)
+        delta: Body = {DELTA: [METHOD, base.hash, base.size, draft.places(base.stretches)]} if base is not None else {}
+        odd = odd_owners(entry.uid, entry.user, entry.gid, entry.group, draft.users, draft.groups)
         if entry.is_file:
             draft.files += 1
             draft.content_bytes += entry.size
-        self._append(directory, entry.name, join_entry(packed, places, rest), length + _extra_length(rest), row)
+        self._append(directory, entry.name, join_entry(packed, places, delta | odd), length + _extra_length(odd), row)
 
     def copy(self, old: OldEntries, start: int, count: int, flag: EntryFlag = UNFLAGGED) -> None:
         """Entries of the old listing, as they were but for a flag; flagged ones are looked at again next time."""
@@ -179,15 +202,16 @@ class ListingBuilder:
         rest = {number: value for number, value in body.items() if number >= DELTA}
         user = rest.pop(USER, old.users.get(body[UID], ""))
         group = rest.pop(GROUP, old.groups.get(body[GID], ""))
-        length = counted_length(packed, len(places) // 3) + _extra_length(rest)
+        delta = {DELTA: rest.pop(DELTA)} if DELTA in rest else {}
+        base = delta[DELTA][3] if delta else []
+        length = counted_length(packed, len(places) // 3, len(base) // 3) + _extra_length(rest)
         self._make_room(directory, length)
         draft = self._draft
         self._renumber(old, places)
-        if DELTA in rest:
-            self._renumber(old, rest[DELTA][3])
+        self._renumber(old, base)
         odd = odd_owners(body[UID], user, body[GID], group, draft.users, draft.groups)
-        if odd:
-            rest = dict(sorted((rest | odd).items()))
+        if delta or odd:
+            rest = dict(sorted((delta | rest | odd).items()))
         if body[TYPE] == EntryType.FILE:
             draft.files += 1
             draft.content_bytes += body[SIZE]
@@ -286,10 +310,12 @@ class ListingBuilder:
         self.content_bytes += content_bytes
 
 
-def counted_length(packed: PackedEntry, places: int) -> int:
+def counted_length(packed: PackedEntry, places: int, base_places: int = 0) -> int:
     """About the bytes of an entry, rather more than less; the same for the same entry, wherever its content lies, since
     pages are cut by it."""
     length = len(packed.before) + len(packed.behind) + 4
+    if base_places:
+        length += BASE_BYTES + PLACE_MOST * base_places
     return length + (PLACE_BYTES if places == 1 else PLACE_MOST * places)
 
 

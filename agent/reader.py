@@ -247,7 +247,7 @@ class FileReader:
         self._script.enter(file.directory)
         kind = Kind.BEGIN
         for attempt in range(1, ATTEMPTS + 1):
-            self._ring.record(kind, marshal.dumps(file.st.st_size))
+            self._ring.record(kind, marshal.dumps((file.st.st_size, file.replaces)))
             extents = extents_of(file.fd, file.st)
             got, file.entry.hash = stream(self._ring, file.fd, file.st.st_size, extents, self._key)
             after = os.fstat(file.fd)

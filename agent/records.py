@@ -30,10 +30,10 @@ class Kind(IntEnum):
     ENTRY = 5  # meta: entry without content, as pack_listed makes it
     SMALL = 6  # the same, with the whole content as data
     LINKED = 7  # the same, with the content of an entry of the same link group that came before
-    BEGIN = 8  # meta: size of a large file, whose content follows
+    BEGIN = 8  # meta: (size, replaces) of a large file, whose content follows
     DATA = 9  # data: the next bytes of the large file
     HOLE = 10  # meta: length of a hole in it
-    RESTART = 11  # it changed meanwhile: its content comes again from the start
+    RESTART = 11  # meta as for BEGIN: it changed meanwhile, its content comes again from the start
     END = 12  # meta as for ENTRY: the large file is whole
     FAILED = 13  # meta as for ENTRY: the content could not be read; the old entry's stays, if there is one
     NOTE = 14  # meta: (reason, path, errno) to count and to tell

@@ -15,10 +15,20 @@ Stretch = tuple[BlobRef | None, int, int]
 """(blob, offset, length); no blob: a hole."""
 
 
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The content to which a delta is to be applied: its keyed hash, and where it lies in full."""
+
+    hash: bytes
+    size: int
+    stretches: list[Stretch]
+
+
 @dataclass(slots=True)
 class Content:
-    """What a file holds."""
+    """What a file holds; with a base, what its stretches make of that (a VCDIFF)."""
 
     hash: bytes
     size: int
     stretches: list[Stretch] = field(default_factory=list)
+    base: Base | None = None

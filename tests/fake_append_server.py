@@ -4,9 +4,11 @@ without a wire, ``FakeAppendServer`` over TLS.
 """
 
 import contextlib
+import os
 import secrets
 import socket
 import ssl
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +17,7 @@ from pathlib import Path
 
 from mastodon.host.certificates import Identity
 from mastodon.host.openpgp import open_sealed
+from mastodon.restore.delta import apply_delta
 from mastodon.sealed.blob import LEVELS, BlobHeader, BlobKind, BlobOpener
 from mastodon.sealed.content import FileHasher, decode_map, file_hash_key, places_length
 from mastodon.sealed.entry import HOLE, Entry, Place
@@ -216,20 +219,34 @@ class Vault:
         raise KeyError(path)
 
     def content_of(self, entry: Entry, references: Sequence[bytes]) -> bytes:
-        """The content of an entry, its whole hash verified."""
+        """The content of an entry, its whole hash verified; a delta is applied to its base."""
         hasher = FileHasher(file_hash_key(self.secret.id_key))
         out = bytearray()
-        for place in entry.places:
-            for hole, piece in self._pieces(place, references):
-                if hole:
-                    hasher.hole(len(out), hole)
-                    out += bytes(hole)
-                else:
-                    hasher.data(piece)
-                    out += piece
+        for hole, piece in self._content(entry, references):
+            if hole:
+                hasher.hole(len(out), hole)
+                out += bytes(hole)
+            else:
+                hasher.data(piece)
+                out += piece
         if entry.hash and hasher.digest(entry.size) != entry.hash:
             raise AssertionError(f"{entry.name!r}: the content does not have its hash")
         return bytes(out)
+
+    def _content(self, entry: Entry, references: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
+        if entry.delta is None:
+            for place in entry.places:
+                yield from self._pieces(place, references)
+            return
+        delta = entry.delta
+        base = replace(entry, hash=delta.base_hash, size=delta.base_size, places=delta.base_places, delta=None)
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [os.path.join(folder, name) for name in ("base", "delta", "result")]
+            Path(paths[0]).write_bytes(self.content_of(base, references))
+            packed = [piece for place in entry.places for _, piece in self._pieces(place, references)]
+            Path(paths[1]).write_bytes(b"".join(packed))
+            apply_delta(*paths)
+            yield 0, Path(paths[2]).read_bytes()
 
     def _pieces(self, place: Place, references: Sequence[bytes]) -> Iterator[tuple[int, bytes]]:
         if place.reference == HOLE:
