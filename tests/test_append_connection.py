@@ -9,12 +9,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from bench.blocking_peers import TinyMachine
 from mastodon.daemon.append_connection import HELLO_S, OFFERS_OUTSTANDING, AppendConnection
 from mastodon.daemon.append_port import AppendPort
+from mastodon.daemon.connection import BYTE_COST, FRAME_COST
 from mastodon.daemon.errors import Unavailable
 from mastodon.daemon.rates import RateSettings
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.wire.errors import ErrorCode
+from mastodon.wire.fair import QUANTUM
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
 from mastodon.wire.hello import VERSION, sign_hello
 from mastodon.wire.messages import (
@@ -145,6 +147,19 @@ class AppendConnectionTests(SynchronousTestCase):
             answered += 1
             self.clock.advance(0)
         self.assertEqual([one.number for one in self.heard() if isinstance(one, Wanted)], list(range(20)))
+
+    def test_promise_p12_frames_cost_what_they_make_of_work(self) -> None:
+        """Pieces cost their bytes, each id of an offer many times its own, no frame more than a quantum."""
+        self.enter()
+        costs = []
+        for message in (Offer(1, bytes(32 * 1000)), Offer(2, bytes(32 * 4096)), Piece(bytes(100_000))):
+            self.connection.dataReceived(message.encode())
+            costs.append(self.connection.next_cost() or 0)
+            self.clock.advance(0)
+        some, many, piece = costs
+        self.assertApproximates(piece, 100_000 + FRAME_COST, 100)
+        self.assertApproximates(some, BYTE_COST * 32_000 + FRAME_COST, 1000)
+        self.assertEqual(many, QUANTUM)
 
     def test_a_pair_that_fails_at_once(self) -> None:
         """What comes behind a pair that the store refuses on the spot is answered all the same."""

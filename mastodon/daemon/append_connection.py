@@ -20,7 +20,7 @@ from mastodon.wire.append_server import AppendSession, LookUp, Open, Perform
 from mastodon.wire.effects import Close, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, WireError
 from mastodon.wire.fair import Kind
-from mastodon.wire.frame import APPEND_FRAME_LIMIT, HEAD_SIZE, HELLO_FRAME_LIMIT
+from mastodon.wire.frame import APPEND_FRAME_LIMIT, HEAD_SIZE, HELLO_FRAME_LIMIT, LENGTH
 from mastodon.wire.messages import (
     MISSING_LIMIT,
     Answer,
@@ -47,6 +47,7 @@ BYTES_OUTSTANDING = 1024 * 1024
 JOBS_OUTSTANDING = 32
 OFFERS_OUTSTANDING = 4
 """Each may make the catalogue look thousands of ids up, and all machines' look-ups stand in one line."""
+PIECE = bytes((Piece.KIND, Piece.PART))
 HELLO_S = 20.0
 PROGRESS_LOGGED_S = 60.0
 REFUSALS_LOGGED = 50
@@ -91,6 +92,10 @@ class AppendConnection(FramedConnection):
             self._bucket.take(len(payload) + HEAD_SIZE)
             self._port.total.take(len(payload) + HEAD_SIZE)
         self._run_effects(self._session.receive(decode_client(kind, payload)))
+
+    def is_raw(self, head: bytes) -> bool:
+        """Pieces of packs are."""
+        return head[LENGTH.size :] == PIECE
 
     def broken(self, error: WireError) -> None:
         """The agent broke the protocol."""

@@ -27,6 +27,8 @@ CLOSE_GRACE_S = 10.0
 FRAME_COST = 16 * 1024
 """Added to each frame's size: what it costs to decode and answer, in the time that so many bytes take. Without it a
 million tiny frames were one turn's work."""
+BYTE_COST = 8
+"""Of each byte of a frame that is not just written to the disk: ids, above all, that are looked up one by one."""
 KEEPALIVE = Keepalive().encode()
 
 
@@ -71,6 +73,10 @@ class FramedConnection(Protocol):
     def broken(self, error: WireError) -> None:
         """The peer broke the protocol."""
         raise NotImplementedError
+
+    def is_raw(self, head: bytes) -> bool:
+        """Whether the frame that begins so holds bytes that are only passed on."""
+        return False
 
     def ready_for_frames(self) -> bool:
         """False while work of this connection is outstanding beyond its bound."""
@@ -141,7 +147,10 @@ class FramedConnection(Protocol):
             size = self._reader.next_frame_size()
         except WireError:
             return 1
-        return None if size is None else min(size + FRAME_COST, QUANTUM)
+        if size is None:
+            return None
+        each = 1 if self.is_raw(self._reader.next_head()) else BYTE_COST
+        return min(FRAME_COST + each * size, QUANTUM)
 
     def run(self) -> None:
         """Take one frame. What goes wrong in it ends this connection, and nobody else's turn."""

@@ -38,11 +38,12 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
-from twisted.internet.tcp import Server
+from twisted.internet.tcp import Port, Server
 from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mastodon.daemon.accepting import Acceptor
 from mastodon.daemon.scheduling import UNAUTHENTICATED, Scheduler
 from mastodon.host.certificates import CertificateError, Identity, spki_pin
 from mastodon.wire.fair import Kind
@@ -329,12 +330,20 @@ def listen_tls(
     turns: Scheduler | None = None,
 ) -> Deferred[IListeningPort]:
     """Listen on an IP address (the empty one: all of IPv4) and port; fails with CannotListenError. Without ``turns``
-    handshakes are done as they come."""
+    connections are taken in and handshakes done as they come."""
     host, port = address
     kind = TCP6ServerEndpoint if ":" in host else TCP4ServerEndpoint
     endpoint = kind(reactor, port, BACKLOG, host)
     listening: Deferred[IListeningPort] = endpoint.listen(FastTLSFactory(context, application, limits, reactor, turns))
+    if turns is not None:
+        listening.addCallback(take_in_turns, turns)
     return listening
+
+
+def take_in_turns(port: IListeningPort, turns: Scheduler) -> IListeningPort:
+    """Have the scheduler say when the port takes connections in."""
+    Acceptor(cast(Port, port), turns)
+    return port
 
 
 def peer_pin(transport: ITransport) -> bytes | None:

@@ -153,11 +153,9 @@ class AppendSession:
 
     def wanted(self, number: int, ids: bytes, stored: set[bytes]) -> list[Effect]:
         """Answer an offer: what is stored is not wanted."""
-        bits = bytearray((len(ids) // 32 + 7) // 8)
-        for index in range(len(ids) // 32):
-            if ids[32 * index : 32 * index + 32] not in stored:
-                bits[index // 8] |= 0x80 >> index % 8
-        return self._reply(Wanted(number, bytes(bits)))
+        bits = "".join("0" if ids[at : at + 32] in stored else "1" for at in range(0, len(ids), 32))
+        size = (len(bits) + 7) // 8
+        return self._reply(Wanted(number, int(bits.ljust(8 * size, "0"), 2).to_bytes(size, "big")))
 
     def committed(self, committed: Committed) -> list[Effect]:
         """The snapshot record is in the ledger, fsynced."""

@@ -69,6 +69,10 @@ class FrameReader:
             self._size = LENGTH.size + length
         return self._size if self.buffered >= self._size else None
 
+    def next_head(self) -> bytes:
+        """Length, type and the payload's first byte of the next frame, when that is here whole."""
+        return self._look(HEAD_SIZE + 1)
+
     def next_frame(self) -> tuple[int, bytes] | None:
         """The next whole frame. Raises FrameTooLong, then and for ever after."""
         size = self.next_frame_size()
