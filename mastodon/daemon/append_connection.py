@@ -50,8 +50,6 @@ OFFERS_OUTSTANDING = 4
 PIECE = bytes((Piece.KIND, Piece.PART))
 HELLO_S = 20.0
 PROGRESS_LOGGED_S = 60.0
-REFUSALS_LOGGED = 50
-"""Lines in the log for one session; a hostile machine must not fill the disk that the log is on."""
 
 
 class AppendConnection(FramedConnection):
@@ -74,7 +72,6 @@ class AppendConnection(FramedConnection):
         self._receiver: PackReceiver | None = None
         self._bytes = 0
         self._offers = 0
-        self._refusals = 0
         self._progress_logged = 0.0
         self._jobs: set[Deferred[Any]] = set()
         self._pairs: Deferred[Any] = succeed(None)
@@ -169,7 +166,9 @@ class AppendConnection(FramedConnection):
                 case Perform(message):
                     self._perform(message)
                 case SecurityEvent(code, text):
-                    self.log.warn("append port: security event from {peer}: {text}", peer=self.peer, text=text)
+                    self._port.lines.warn(
+                        self.host, "append port: security event from {peer}: {text}", peer=self.peer, text=text
+                    )
                     self._store.record(APPEND_EVENTS[code], machine=self._machine, detail=f"{self.peer}: {text}")
                 case Close():
                     self.close()
@@ -205,8 +204,8 @@ class AppendConnection(FramedConnection):
         if account is None:
             self._end(ErrorCode.NOT_AUTHENTICATED, "unknown machine, or wrong signature")
             return
-        self.log.info(
-            "append port: machine {machine} checked in from {peer}, agent {version}",
+        self._port.lines.info(
+            self._machine.hex(), "append port: machine {machine} checked in from {peer}, agent {version}",
             machine=account.machine.hex(), peer=self.peer, version=hello.agent_version,
         )  # fmt: skip
         self._pace = self._store.rates.pace(self._machine)
@@ -313,15 +312,18 @@ class AppendConnection(FramedConnection):
             ids = b"".join(result.missing[:MISSING_LIMIT])
             self._run_effects(self._session.missing(Missing(ids, result.more)))
             return
-        self.log.info(
-            "machine {machine}: snapshot {hash} committed, {status}",
+        self._port.lines.info(
+            self._machine.hex(), "machine {machine}: snapshot {hash} committed, {status}",
             machine=self._machine.hex(), hash=result.hash.hex(), status=result.status.name.lower(),
         )  # fmt: skip
         self._run_effects(self._session.committed(Committed(result.hash, result.time_ns, result.status)))
 
     def _finish(self, finish: Finish) -> None:
         earlier = DeferredList(list(self._jobs), consumeErrors=False)
-        self.log.info("machine {machine}: run over, exit {code}", machine=self._machine.hex(), code=finish.exit_code)
+        machine = self._machine.hex()
+        self._port.lines.info(
+            machine, "machine {machine}: run over, exit {code}", machine=machine, code=finish.exit_code
+        )
         earlier.addCallback(lambda _: self._run_effects(self._session.finished()))
 
     # Jobs: asynchronous work whose outcome becomes effects
@@ -358,13 +360,10 @@ class AppendConnection(FramedConnection):
             self._run_effects(self._session.refused(error))
 
     def _log_refusal(self, refused: Refused) -> None:
-        self._refusals += 1
-        if self._refusals <= REFUSALS_LOGGED:
-            self.log.warn(
-                "machine {machine}: {code}: {text}{end}",
-                machine=self._machine.hex(), code=refused.code.name, text=refused.text,
-                end="; no more is logged of this session" if self._refusals == REFUSALS_LOGGED else "",
-            )  # fmt: skip
+        self._port.lines.warn(
+            self._machine.hex() or self.host, "machine {machine}: {code}: {text}",
+            machine=self._machine.hex(), code=refused.code.name, text=refused.text,
+        )  # fmt: skip
 
     def _after_pairs(self, start: Callable[[], Any]) -> Any:
         return self._branch(self._pairs).addCallback(lambda _: start())

@@ -7,6 +7,7 @@ from twisted.internet.protocol import ServerFactory
 
 from mastodon.daemon.admission import Admission
 from mastodon.daemon.append_connection import AppendConnection
+from mastodon.daemon.bounded_log import BoundedLog
 from mastodon.daemon.rates import Bucket
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.daemon.sessions import MachineSessions
@@ -29,6 +30,7 @@ class AppendPort(ServerFactory):
         self.server_pin = server_pin
         self.silence_s = silence_s
         self.sessions = MachineSessions()
+        self.lines = BoundedLog(AppendConnection.log, clock)
         self.admission: Admission[AppendConnection] = Admission(connections_limit, 1, strangers_limit)
         self._random = random
         self.total = Bucket(lambda: store.rates.total, clock.seconds)
@@ -62,3 +64,4 @@ class AppendPort(ServerFactory):
         """Tell every agent to come back later."""
         for connection in list(self.connections):
             connection.shut_down()
+        self.lines.stop()

@@ -56,7 +56,7 @@ class FramedConnection(Protocol):
         self.scheduler = scheduler
         self.clock = clock
         self.last_heard = clock.seconds()
-        self.peer = ""
+        self.host = self.peer = ""
         self._reader = FrameReader(frame_limit)
         self._silence_s = silence_s
         self._reading = True
@@ -98,7 +98,7 @@ class FramedConnection(Protocol):
     def connectionMade(self) -> None:
         """The handshake is done."""
         peer = self.transport.getPeer()  # type: ignore[attr-defined]
-        self.peer = f"{peer.host}:{peer.port}"
+        self.host, self.peer = peer.host, f"{peer.host}:{peer.port}"
         self.transport.registerProducer(self, True)
         self.scheduler.add(UNAUTHENTICATED, Kind.CONTROL, self)
         self._timer = self.clock.callLater(KEEPALIVE_S, self._tick)

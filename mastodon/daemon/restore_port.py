@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from mastodon.daemon.admission import Admission
 from mastodon.daemon.answers import Answers, BlobAnswer, Gone, ItemAnswer
+from mastodon.daemon.bounded_log import BoundedLog
 from mastodon.daemon.connection import FramedConnection, transport_of
 from mastodon.daemon.errors import Refused
 from mastodon.daemon.events import RESTORE_EVENTS
@@ -193,7 +194,9 @@ class RestoreConnection(FramedConnection):
                 case Serve():
                     pass  # by whoever asked for the authorisation, who has the certificate
                 case SecurityEvent(code, text):
-                    self.log.warn("restore port: security event from {peer}: {text}", peer=self.peer, text=text)
+                    self._port.lines.warn(
+                        self.host, "restore port: security event from {peer}: {text}", peer=self.peer, text=text
+                    )
                     self._store.record(RESTORE_EVENTS[code], self._tenant, detail=f"{self.peer}: {text}")
                 case Close():
                     self.close()
@@ -288,6 +291,7 @@ class RestorePort(ServerFactory):
         self.clock = clock
         self.silence_s = silence_s
         self.admission: Admission[RestoreConnection] = Admission(connections_limit, CONNECTIONS_EACH, strangers_limit)
+        self.lines = BoundedLog(RestoreConnection.log, clock)
         self._servers = servers
         self._append_hosts = append_hosts
         self._lists: WeakValueDictionary[Hashable, DeferredSemaphore] = WeakValueDictionary()
@@ -318,3 +322,4 @@ class RestorePort(ServerFactory):
         """Tell every client to come back later."""
         for connection in list(self.connections):
             connection.shut_down()
+        self.lines.stop()

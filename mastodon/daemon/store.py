@@ -411,8 +411,7 @@ class Store:
     # Inside
 
     def _record_of_machine(self, code: EventCode, machine: bytes, detail: str) -> None:
-        self.log.warn("machine {machine}: {detail}", machine=machine.hex(), detail=detail)
-        self.record(code, machine=machine, detail=detail)
+        self.record(code, machine=machine, detail=detail)  # the port logs the refusal that comes of it
 
     def _spool_failed(self, spool: Spool, reason: str) -> None:
         spool.offline = spool.offline or reason
