@@ -8,7 +8,7 @@ something, what the state claimed of it is forgotten, another pass reads it agai
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mastodon import __version__
@@ -25,11 +25,13 @@ from mastodon.sealed.snapshot import INCOMPLETE, Notice, SnapshotRecord, Snapsho
 from mastodon.wire.messages import Answer, Committed, Missing
 from mastodon_agent import facts, packing, state
 from mastodon_agent.content_map import ContentMap
-from mastodon_agent.intake import Intake, Note, OldPages, Tally
+from mastodon_agent.intake import Intake, OldPages
+from mastodon_agent.outcome import Outcome, Tally, Watcher
 from mastodon_agent.outlet import Outlet
 from mastodon_agent.pages import ListingBuilder
 from mastodon_agent.pairing import Credentials, adopt, make_pair
 from mastodon_agent.reader_process import ReaderProcesses, ScanJob, SharesDiffer
+from mastodon_agent.refusals import NothingCommitted
 from mastodon_agent.sealing import SealingPool, sealing_threads
 from mastodon_agent.session import Session, SnapshotRefused
 from mastodon_agent.trust_memory import TrustMemory
@@ -42,10 +44,6 @@ PASSES = 6
 COMMITS = 4
 TICK_S = 0.2
 LAST_SEQUENCE = (1 << 64) - 1
-
-
-class NothingCommitted(Exception):
-    """The run ends without a snapshot; the text says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,36 +72,6 @@ class Job:
     checkpoint_s: float = 1800.0
     slowest_rate: int = 0
     delta_cache: int = 0
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What a run came to."""
-
-    status: SnapshotStatus
-    sequence: int
-    tally: Tally
-    entries: int
-    sent_bytes: int
-    sent_blobs: int
-    checkpoints: int = 0
-    notices: Notice = field(default=Notice(0))
-
-
-class Watcher:
-    """Is told what happens; the command's output is one."""
-
-    def note(self, note: Note) -> None:
-        """A file went otherwise than well."""
-
-    def say(self, text: str) -> None:
-        """Something that the admin should know."""
-
-    def detail(self, text: str) -> None:
-        """Something for those who look."""
-
-    def progress(self, tally: Tally, sent_bytes: int) -> None:
-        """Called often: how far it is."""
 
 
 class Backup:

@@ -94,9 +94,14 @@ class Connection:
 
     # What the run calls
 
+    def start(self) -> None:
+        """Begin to connect, and come back at once."""
+        if self._thread.ident is None:
+            self._thread.start()
+
     def open(self) -> Answer:
         """Connect and introduce; the server's answer. Raises NoConnection, ServerRefused."""
-        self._thread.start()
+        self.start()
         with self._changed:
             self._wait_for(lambda: self._answer is not None)
         return self.answer

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from mastodon.sealed.snapshot import INCOMPLETE, Reason, SnapshotStatus
-from mastodon_agent.backup import Outcome, Watcher
-from mastodon_agent.intake import Note, Tally
+from mastodon_agent.outcome import Note, Outcome, Tally, Watcher
 from mastodon_agent.progress import ProgressBar, size_text
 
 SHOWN = 20

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mastodon.host.paths import Directory, printable
 from mastodon.sealed.snapshot import Reason
-from mastodon_agent.intake import Note
+from mastodon_agent.outcome import Note
 
 
 @dataclass(slots=True)

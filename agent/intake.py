@@ -4,20 +4,22 @@ It walks along the old listing as the script says, keeps pages in which nothing 
 """
 
 import marshal
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mastodon.host.paths import Directory
 from mastodon.sealed.entry import EntryFlag
 from mastodon.sealed.snapshot import Reason
 from mastodon_agent.bundle import Bundler
+from mastodon_agent.outcome import Note, Tally
 from mastodon_agent.outlet import Outlet
 from mastodon_agent.pages import ListingBuilder, OldEntries
 from mastodon_agent.reader import LINKS
 from mastodon_agent.records import NO_ROW, Kind, Listed, unpack_listed, without_content
 from mastodon_agent.references import Base, Content
+from mastodon_agent.refusals import ReaderCrashed
 from mastodon_agent.state import StatePage
 
 if TYPE_CHECKING:
@@ -25,31 +27,6 @@ if TYPE_CHECKING:
 
 WEIGHT = 64
 """Pages that may wait for the open bundle (ListingBuilder.weight)."""
-
-
-class ReaderCrashed(Exception):
-    """The process that reads files gave up; the text says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """Something that went otherwise than well: why, with which file, and the errno."""
-
-    reason: Reason
-    path: bytes
-    errno: int
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a run has seen so far."""
-
-    counts: Counter[Reason] = field(default_factory=Counter)
-    files: int = 0
-    content_bytes: int = 0
-    unchanged: int = 0
-    read_files: int = 0
-    read_bytes: int = 0
 
 
 class OldPages:

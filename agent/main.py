@@ -8,39 +8,26 @@ import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
-from mastodon import __version__
-from mastodon.host.durable import DiskError
-from mastodon.host.socket_tls import connect
 from mastodon.sealed.content import file_hash_key
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.machine_secret import MachineSecret
-from mastodon.sealed.schema import clean_text
 from mastodon.sealed.snapshot import INCOMPLETE, SnapshotStatus
 from mastodon.sealed.url import MachineUrl
-from mastodon.wire.append_client import Introduction
-from mastodon.wire.messages import Finish
 from mastodon_agent import niceness, splay, state
-from mastodon_agent.backup import Backup, Clocks, Job, NothingCommitted, Outcome
-from mastodon_agent.connection import Connection, Patience
 from mastodon_agent.console import Console
 from mastodon_agent.dry_run import DryRun
 from mastodon_agent.estimate import Estimate
 from mastodon_agent.explain import explain
-from mastodon_agent.intake import ReaderCrashed
 from mastodon_agent.lock import RunLock
 from mastodon_agent.old_listing import OldListing
 from mastodon_agent.options import Options, UsageError, parse_options
-from mastodon_agent.pairing import Credentials, RecipientsRefused, load_recipients
 from mastodon_agent.progress import ProgressBar, duration_text
-from mastodon_agent.reader_process import ReaderProcesses, ReaderSetting, reader_count
-from mastodon_agent.refusals import NoConnection, ServerRefused
+from mastodon_agent.reader_process import ReaderProcesses, ReaderSetting, ScanJob, reader_count
+from mastodon_agent.refusals import NoConnection, NothingCommitted, ReaderCrashed, RecipientsRefused, ServerRefused
 from mastodon_agent.ring import OtherEnded
 from mastodon_agent.scan import Scan, ScanRules
-from mastodon_agent.trust_memory import TrustMemory
 
 COMPLETE, PARTIAL, NOTHING, USAGE, NO_CONNECTION = range(5)
-ALPN = "mastodon/1"
-NONCE_LENGTH = 16
 
 
 class Interrupted(Exception):
@@ -71,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _end(console, NOTHING, str(error) or WHILE_RUNNING)
     except BrokenPipeError:
         return NOTHING
-    except (NothingCommitted, ServerRefused, ReaderCrashed, DiskError, RecipientsRefused, FormatError) as error:
+    except (NothingCommitted, ServerRefused, ReaderCrashed, RecipientsRefused, FormatError) as error:
         return _end(console, NOTHING, str(error))
     except OtherEnded:
         return _end(console, NOTHING, "the process that reads files was killed: is memory short?")
@@ -81,14 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("MASTODON_DEBUG"):
             raise
-        what = f"{type(error).__name__}: {error}" if not _is_openpgp(error) else str(error)
+        what = f"{type(error).__name__}: {error}" if not _is_told(error) else str(error)
         return _end(console, NOTHING, what)
 
 
-def _is_openpgp(error: Exception) -> bool:
-    """Whether gpg refused: asked without importing what nearly no run needs."""
-    module = sys.modules.get("mastodon.host.openpgp")
-    return module is not None and isinstance(error, module.OpenPGPError)
+def _is_told(error: Exception) -> bool:
+    """Whether gpg or the disk refused, in words: asked without importing what is imported late, or never."""
+    told = (("mastodon.host.openpgp", "OpenPGPError"), ("mastodon.host.durable", "DiskError"))
+    return any(name in sys.modules and isinstance(error, getattr(sys.modules[name], kind)) for name, kind in told)
 
 
 def _end(console: Console, code: int, text: str) -> int:
@@ -155,61 +142,28 @@ def _rules(options: Options) -> ScanRules:
 def _back_up(options: Options, url: MachineUrl, console: Console) -> int:
     begun = time.monotonic()
     secret = MachineSecret(url.secret)
-    credentials = Credentials(options.passphrase, load_recipients(options.state, options.recipients))
-    memory = TrustMemory(options.state, secret.machine_id)
-    nonce = os.urandom(NONCE_LENGTH)
     with contextlib.ExitStack() as stack:
         # Both fork, so both come before the connection and its threads.
         _show_progress(options, console, stack)
         setting = ReaderSetting(
             options.tree(), _rules(options), file_hash_key(secret.id_key), secret.machine_id, time.time_ns
         )
-        reader = ReaderProcesses(setting, reader_count())
-        stack.callback(reader.close)
-        introduction = Introduction(
-            secret.machine_id, secret.signing_key, nonce, memory.remembered.sequence, memory.remembered.hash,
-            __version__, time.time_ns,
-        )  # fmt: skip
-        connection = Connection(
-            lambda: connect(url.hosts, url.servers, ALPN),
-            introduction,
-            Patience(start_s=min(120.0, options.retry_s), later_s=options.retry_s),
-            time.monotonic,
-            console.detail,
-            options.limit.by(time.localtime),
-        )
-        finish: list[Finish] = []
-        stack.callback(lambda: connection.close(finish[0] if finish else None))
-        answer = connection.open()
-        if answer.mail:
-            console.detail(f"{len(answer.mail)} orders wait on the server; this release does not obey any")
-        try:
-            outcome = _one_backup(options, secret, credentials, nonce, connection, reader, memory, console)
-        except Exception as error:
-            finish.append(Finish(NOTHING, _told_to_server(error)))
-            raise
-        code = PARTIAL if outcome.status is SnapshotStatus.PARTIAL else COMPLETE
-        finish.append(Finish(code, outcome.status.name.lower()))
+        readers = ReaderProcesses(setting, reader_count())
+        stack.callback(readers.close)
+        _begin_ahead(options, secret, readers)
+        # Imported late, when the readers are at work.
+        from mastodon_agent.online import back_up
+
+        outcome = back_up(options, url, secret, readers, console)
     console.summary(outcome, time.monotonic() - begun)
-    return code
+    return PARTIAL if outcome.status is SnapshotStatus.PARTIAL else COMPLETE
 
 
-def _told_to_server(error: Exception) -> str:
-    """Why a run ended, without what only this machine may know: an error of the system's names a file."""
-    ours = isinstance(error, NothingCommitted | ServerRefused)
-    return clean_text(str(error), 1024) if ours else type(error).__name__
-
-
-def _one_backup(
-    options: Options, secret: MachineSecret, credentials: Credentials, nonce: bytes, connection: Connection,
-    reader: ReaderProcesses, memory: TrustMemory, console: Console,
-) -> Outcome:  # fmt: skip
-    job = Job(
-        secret, credentials, options.state, options.roots(), tuple(one.text for one in options.patterns),
-        options.reread, options.checkpoint_s, options.limit.slowest, options.delta_cache,
-    )  # fmt: skip
-    clocks = Clocks(time.time_ns, time.monotonic, os.urandom)
-    return Backup(job, nonce, connection, reader, memory, clocks, console).run()
+def _begin_ahead(options: Options, secret: MachineSecret, readers: ReaderProcesses) -> None:
+    """Scan at once against the state as it is; nearly always that is what the server's answer leads to."""
+    if not os.path.exists(os.path.join(options.state, state.PART)):
+        listing = os.path.join(options.state, state.NAME)
+        readers.begin_ahead(ScanJob(listing, state.listing_pair(listing, secret.machine_id), (), options.reread))
 
 
 def _show_progress(options: Options, console: Console, stack: contextlib.ExitStack) -> None:

@@ -5,6 +5,7 @@ somebody else's, gets a new pair instead. gpg runs when a pair is made, and to b
 form, which is remembered by the key files' hash: a run that finds everything as it was does without it.
 """
 
+import functools
 import hashlib
 import hmac
 import os
@@ -29,13 +30,10 @@ from mastodon.sealed.pair import (
     pair_mac,
 )
 from mastodon.sealed.record import record_hash
+from mastodon_agent.refusals import RecipientsRefused
 
 NAME = "recipients"
 REMEMBERED_LIMIT = 4 * 1024 * 1024
-
-
-class RecipientsRefused(Exception):
-    """The recipients' keys cannot be used; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +88,11 @@ def load_recipients(directory: str, key_files: Sequence[bytes]) -> tuple[bytes, 
     return exported
 
 
+def stretch_ahead(pair: bytes, secret: MachineSecret, credentials: Credentials) -> None:
+    """Do what is slow in ``adopt`` for the pair that will most likely come."""
+    _mac(pair, secret, credentials)
+
+
 def adopt(record: bytes, secret: MachineSecret, credentials: Credentials) -> PairRecord | None:
     """The pair in a record that the server sent, if it is this machine's and fits the credentials."""
     try:
@@ -127,5 +130,6 @@ def make_pair(
     return NewSealingPair(record, record.sign(secret.signing_key), envelope)
 
 
+@functools.lru_cache(maxsize=1)
 def _mac(pair: bytes, secret: MachineSecret, credentials: Credentials) -> bytes:
     return pair_mac(secret.pair_mac_key, pair, credentials.mode, credentials.recipients, credentials.passphrase or b"")

@@ -62,6 +62,12 @@ class ScanJob:
     reread: bool = False
 
 
+def _meaning(job: ScanJob) -> object:
+    """The same for jobs that come to the same: without a listing, its pair does not matter."""
+    version = listing_version(job.listing)
+    return job.listing, version, job.pair if version else b"", job.missing, job.reread
+
+
 class ReaderProcesses:
     """The forked processes, seen from the one that forked them: ``count`` of them, of which a job uses what it can."""
 
@@ -69,7 +75,7 @@ class ReaderProcesses:
         self._machine = setting.machine
         self._readers: list[_Reader] = []
         self._busy: list[_Reader] = []
-        self._ahead: tuple[ScanJob, object] | None = None
+        self._ahead: object = None
         self._parts: list[Part] = []
         self._most = count
         for _ in range(count):
@@ -78,7 +84,7 @@ class ReaderProcesses:
     def begin_ahead(self, job: ScanJob) -> None:
         """Begin what will most likely be asked for, before it is known."""
         self._begin(job)
-        self._ahead = job, listing_version(job.listing)
+        self._ahead = _meaning(job)
 
     def begin(self, job: ScanJob) -> list[Part]:
         """Scan and read; the parts of the listing that the processes take, in order.
@@ -86,7 +92,7 @@ class ReaderProcesses:
         What was begun ahead is gone on with if it is just this.
         """
         ahead, self._ahead = self._ahead, None
-        if ahead != (job, listing_version(job.listing)):
+        if ahead != _meaning(job):
             if ahead is not None:
                 self._drain()
             self._begin(job)

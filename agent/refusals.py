@@ -7,6 +7,18 @@ class ServerRefused(Exception):
     """The server refuses this run; the text says why and what to do."""
 
 
+class NothingCommitted(Exception):
+    """The run ends without a snapshot; the text says why and what to do."""
+
+
+class ReaderCrashed(Exception):
+    """The process that reads files gave up; the text says why."""
+
+
+class RecipientsRefused(Exception):
+    """The recipients' keys cannot be used; the text says why."""
+
+
 class NoConnection(Exception):
     """The server cannot be reached, is another one than the URL names, or does not know this machine."""
 

@@ -322,6 +322,17 @@ def read_pages(path: str, machine: bytes, pair: bytes | None, part: Part | None 
             return
 
 
+def listing_pair(path: str, machine: bytes) -> bytes:
+    """The pair of this machine to which a listing belongs; empty where there is none."""
+    with suppress(OSError):
+        with open(path, "rb", opener=_read_only) as file:
+            head = file.read(HEAD.size)
+        if len(head) == HEAD.size:
+            pair: bytes = HEAD.unpack(head)[3]
+            return pair if head == _head(machine, pair) else b""
+    return b""
+
+
 def listing_version(path: str) -> object:
     """Something that is another for another file in its place."""
     try:

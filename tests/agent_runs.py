@@ -13,12 +13,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from mastodon.sealed.content import file_hash_key
 from mastodon.sealed.entry import Entry
 from mastodon.sealed.machine_secret import MachineSecret
-from mastodon_agent.backup import Backup, Clocks, Job, Outcome, Watcher
+from mastodon_agent import state
+from mastodon_agent.backup import Backup, Clocks, Job
 from mastodon_agent.exclude import Rules, parse_pattern
-from mastodon_agent.intake import Note
+from mastodon_agent.outcome import Note, Outcome, Watcher
 from mastodon_agent.pairing import Credentials
 from mastodon_agent.reader import no_watch
-from mastodon_agent.reader_process import ReaderProcesses, ReaderSetting
+from mastodon_agent.reader_process import ReaderProcesses, ReaderSetting, ScanJob
 from mastodon_agent.roots import fold, make_tree, resolve
 from mastodon_agent.scan import ScanRules
 from mastodon_agent.session import Session
@@ -49,6 +50,8 @@ class AgentCase(SynchronousTestCase):
     of passphrases, and what the system says of its disks."""
 
     readers = 1
+    ahead = False
+    """Whether the readers begin before the server has answered, as the command's do."""
 
     def setUp(self) -> None:
         self.work = Path(os.path.abspath(self.mktemp()))
@@ -98,6 +101,10 @@ class AgentCase(SynchronousTestCase):
         )  # fmt: skip
         reader = ReaderProcesses(setting, self.readers)
         try:
+            if self.ahead:
+                listing = str(self.state / state.NAME)
+                pair = state.listing_pair(listing, self.secret.machine_id)
+                reader.begin_ahead(ScanJob(listing, pair, (), job.get("reread", False)))
             self.sessions.append(session or FolderSession(self.vault))
             self.heard = Heard()
             backup = Backup(

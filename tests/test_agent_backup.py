@@ -16,9 +16,9 @@ from mastodon.sealed.entry_codec import join_entry, pack_entry
 from mastodon.sealed.listing import decode_page
 from mastodon.sealed.pair import PairRecord
 from mastodon.sealed.snapshot import Reason, SnapshotStatus
-from mastodon_agent.backup import NothingCommitted
 from mastodon_agent.pages import ListingBuilder, counted_length
 from mastodon_agent.records import NO_ROW, pack_listed, unpack_listed
+from mastodon_agent.refusals import NothingCommitted
 from mastodon_agent.state import ListingWriter
 from tests.agent_runs import AgentCase
 from tests.fake_append_server import FolderSession

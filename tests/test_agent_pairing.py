@@ -12,7 +12,8 @@ from mastodon.sealed.pair import EnvelopeMode, PairRecord, open_payload
 from mastodon.sealed.record import record_hash
 from mastodon.sealed.snapshot import Notice
 from mastodon_agent import facts
-from mastodon_agent.pairing import Credentials, NewSealingPair, RecipientsRefused, adopt, load_recipients, make_pair
+from mastodon_agent.pairing import Credentials, NewSealingPair, adopt, load_recipients, make_pair
+from mastodon_agent.refusals import RecipientsRefused
 from tests.agent_runs import AgentCase
 from tests.test_openpgp import shared_keyring
 

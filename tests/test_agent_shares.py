@@ -17,10 +17,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from mastodon.host import paths
 from mastodon.sealed.listing import Key
 from mastodon.sealed.pair import PairRecord
-from mastodon.sealed.snapshot import SnapshotStatus
+from mastodon.sealed.snapshot import Notice, SnapshotStatus
 from mastodon_agent import scan, state
 from mastodon_agent.exclude import Rules, parse_pattern
 from mastodon_agent.old_listing import OldListing
+from mastodon_agent.pairing import Credentials
+from mastodon_agent.reader_process import ReaderProcesses
 from mastodon_agent.records import make_row
 from mastodon_agent.ring import OtherEnded
 from mastodon_agent.roots import Node, fold, make_tree, resolve
@@ -28,6 +30,7 @@ from mastodon_agent.scan import Scan, ScanRules
 from mastodon_agent.share import Share
 from tests import test_agent_changes, test_agent_state
 from tests.agent_runs import AgentCase
+from tests.fake_append_server import Vault
 
 Entry = tuple[Key, bytes]
 """What a listing says of one name, and the row."""
@@ -275,9 +278,10 @@ class SeamTests(ShareCase):
 
 
 class InShares(AgentCase):
-    """Runs with three reader processes, however small the tree."""
+    """Runs with three reader processes, however small the tree, that begin before the server answers."""
 
     readers = 3
+    ahead = True
 
     def setUp(self) -> None:
         patcher = mock.patch("mastodon_agent.state.PART_MINIMUM", 1)
@@ -340,6 +344,28 @@ class RunsInSharesTests(InShares):
         self.assertEqual(len(self.entries()), 1503)
         self.assertGreater(outcome.tally.read_files, 100)
         self.assertLess(outcome.tally.read_files, 1400)
+
+    def test_begun_ahead(self) -> None:
+        """What was begun before the answer is gone on with: on a run as usual, and on the first one of all."""
+        with mock.patch.object(ReaderProcesses, "_drain", side_effect=AssertionError("begun anew")):
+            self.assertEqual(self.back_up().tally.read_files, 0)
+            shutil.rmtree(self.state)
+            self.state.mkdir()
+            self.assertEqual(self.back_up().tally.read_files, 1500)
+        self.assertEqual(len(self.entries()), 1503)
+
+    def test_begun_ahead_in_vain(self) -> None:
+        """Where the answer is another than expected, all begins anew: the server is empty, or the pair is a new one."""
+        vault = self.vault
+        self.vault = Vault(self.secret)
+        self.vault.opens_envelopes = False
+        self.assertEqual(self.back_up().tally.read_files, 1500)
+        self.assertEqual(len(self.entries()), 1503)
+        self.vault = vault
+        outcome = self.back_up(credentials=Credentials(b"another passphrase", ()))
+        self.assertIn(Notice.NEW_PAIR, outcome.notices)
+        self.assertEqual(outcome.tally.read_files, 1500)
+        self.assertEqual(self.vault.missing(self.vault.record().root), [])
 
     def test_process_that_dies(self) -> None:
         """A reader that is killed ends the run, and never a listing without its share."""

@@ -280,7 +280,7 @@ class InterruptedTests(AgentCase):
 
     def test_reader_that_crashes(self):
         """An unforeseen error in the reader process is told, and nothing is committed."""
-        from mastodon_agent.intake import ReaderCrashed
+        from mastodon_agent.refusals import ReaderCrashed
 
         def crash(step: str, name: bytes) -> None:
             if name == b"1555":

@@ -209,7 +209,7 @@ class LoadedTests(SynchronousTestCase):
 
     def test_agent_loads_neither_twisted_nor_click_nor_rich(self) -> None:
         """The hourly run pays for nothing that it does not use."""
-        loaded = self.loaded("mastodon_agent.main")
+        loaded = self.loaded("mastodon_agent.main, mastodon_agent.online")
         self.assertEqual(loaded & (TWISTED | {"click", "rich"}), set())
         self.assertIn("mastodon_agent", loaded)
 
