@@ -2,7 +2,7 @@
 
 import errno
 import os
-from threading import Thread
+from threading import Event, Thread, get_ident
 
 from twisted.internet.defer import gatherResults
 
@@ -294,6 +294,40 @@ class DiskTests(StoreCase):
         renamed = calls.index(("rename", True, True))
         self.assertIn(("fsync", False, False), calls[:renamed])
         self.assertIn(("fsync", True, False), calls[renamed:])
+
+    def test_packs_of_many_machines_share_an_fsync(self) -> None:
+        """What becomes durable while the directory is being fsynced shares the next fsync of it; none of them, nor of
+        the packs' own, is done in the reactor's thread."""
+        machines = [Machine(number) for number in range(2, 22)]
+        for machine in machines:
+            self.enrol(machine)
+            epoch = self.store.machine_session(machine.id)
+            self.wait(self.store.add_pair(machine.id, machine.pair_record, machine.envelope, epoch))
+        for number in range(2):
+            self.send([self.machine.blob(BlobKind.BUNDLE, [], b"makes the directories of spool %d" % number)])
+        self.disk.calls.clear()
+        all_named, reactor_thread, threads = Event(), get_ident(), set()
+
+        def before(call: str, path: str) -> None:
+            if call == "rename" and self.disk.count("rename", "/packs/") == len(machines):
+                all_named.set()
+            if call == "fsync":
+                threads.add(get_ident())
+                if path.endswith("packs/2027/01/15"):
+                    all_named.wait(30)
+
+        self.disk.before = before
+        outcomes = []
+        for machine in machines:
+            pack, data = machine.pack([machine.blob(BlobKind.BUNDLE, [], b"a pack")])
+            receiver = self.store.begin_pack(machine.id, self.store.machine_session(machine.id))
+            receiver.write(data)
+            outcomes.append(receiver.finish(pack))
+        self.wait(gatherResults(outcomes))
+        for spool in self.setting.spools:
+            self.assertLessEqual(self.disk.count("fsync", f"{spool}/packs/2027/01/15"), 4)
+        self.assertEqual(self.disk.count("fsync", "/incoming/"), len(machines))
+        self.assertNotIn(reactor_thread, threads)
 
     def test_promise_p9_directories_left_by_a_crash(self) -> None:
         """Directories that are there already may not be durable yet: their names are fsynced before the first ack."""
