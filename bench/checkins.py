@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench.blocking_peers import AppendPeer
-from bench.installation import Installation
+from bench.installation import Installation, command
 from bench.measure import shared_out_mib, tree_of
 from bench.report import machine as about_machine
 from bench.run import prepare
@@ -113,12 +113,7 @@ def measure_checkins(work: Path, machines: int, seconds: float) -> Figures:
     here, tenant = Installation(work), Tenant("crowd")
     try:
         here.set_up()
-        request = work / "crowd.request"
-        request.write_bytes(tenant.request())
-        here.call(
-            "a tenant", "mastodon", "--config", here.config, "admin", "add", "crowd", "--request", request,
-            "--out", work / "crowd.invitation",
-        )  # fmt: skip
+        here.add_tenant(tenant.name, tenant.request())
         names = [f"machine{number}" for number in range(machines)]
         urls = tenant.enrol(here.restore_port, here.append_port, names, work)
         crowd = Crowd(here.append_port, [MachineSecret(parse_url(url.read_text("ascii")).secret) for url in urls])
@@ -175,4 +170,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

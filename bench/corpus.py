@@ -3,6 +3,7 @@
     python -m bench.corpus lamp DIR [--seed N] [--files N]     a web server: sites, databases, logs, odd names
     python -m bench.corpus many DIR [--seed N] [--files N]     very many very small files
     python -m bench.corpus big DIR [--seed N] [--mb N]         one random and one database-like file
+    python -m bench.corpus noise DIR [--seed N] [--mb N]       one random file
     python -m bench.corpus mutate DIR [--seed N]               a day of changes to a lamp tree
 
 A lamp tree of the usual size has 62,023 files and 1.34 GB and is made in about a minute; `many --files 1000000` takes
@@ -160,12 +161,17 @@ def make_many(top: Path, source: Source, count: int) -> None:
         (folder / f"f{number:07}").write_bytes(data)
 
 
-def make_big(top: Path, source: Source, megabytes: int) -> None:
-    """``megabytes`` of noise, and half as much of database pages."""
+def make_noise(top: Path, source: Source, megabytes: int) -> None:
+    """``megabytes`` that nothing compresses."""
     top.mkdir(parents=True)
     with open(top / "random.bin", "wb") as file:
         for _ in range(megabytes):
             file.write(source.random.randbytes(1 << 20))
+
+
+def make_big(top: Path, source: Source, megabytes: int) -> None:
+    """``megabytes`` of noise, and half as much of database pages."""
+    make_noise(top, source, megabytes)
     with open(top / "pages.db", "wb") as file:
         file.writelines(source.database(megabytes // 2))
 
@@ -201,20 +207,23 @@ def mutate(top: Path, source: Source) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("kind", choices=("lamp", "many", "big", "mutate"))
+    parser.add_argument("kind", choices=("lamp", "many", "big", "noise", "mutate"))
     parser.add_argument("top", type=Path)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--files", type=int, help="60,000 for lamp, 200,000 for many")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="of a lamp tree (default: %(default)s)")
-    parser.add_argument("--mb", type=int, help=f"of each of a lamp tree's databases ({DATABASE_MB}); of big (1,024)")
+    parser.add_argument(
+        "--mb", type=int, help=f"of each of a lamp tree's databases ({DATABASE_MB}); of big and noise (1,024)"
+    )
     chosen = parser.parse_args()
     source = Source(chosen.seed)
     if chosen.kind == "lamp":
         Lamp(chosen.top, source, chosen.files or 60_000, chosen.pictures, chosen.mb or DATABASE_MB).make()
     elif chosen.kind == "many":
         make_many(chosen.top, source, chosen.files or 200_000)
-    elif chosen.kind == "big":
-        make_big(chosen.top, source, chosen.mb or 1024)
+    elif chosen.kind in ("big", "noise"):
+        make = make_big if chosen.kind == "big" else make_noise
+        make(chosen.top, source, chosen.mb or 1024)
     else:
         mutate(chosen.top, source)
 

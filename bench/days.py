@@ -4,8 +4,8 @@
 
 TREE is one of `bench.corpus lamp`. After a first backup comes a day of `bench.corpus mutate` N times, each with a seed
 of its own, and after each a backup by every tool, all of the same tree. At the end the first snapshot and the newest
-are restored in turns, --runs times, from a cold cache; the newest is compared with the tree. Mastodon's daemon is started
-anew every day with its clock a day ahead (bench/ahead.py), so that no bound on snapshots in an hour is met.
+are restored in turns, --runs times, from a cold cache; the newest is compared with the tree. Mastodon's daemon is
+started anew every day with its clock a day ahead (bench/ahead.py), so that no bound on snapshots in an hour is met.
 
 60 days of the usual LAMP tree take about 35 minutes for mastodon alone, 75 with restic and borg, and 25 GB in DIR,
 which is emptied at the end.
@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.chart import lines, page
+from bench.installation import command
 from bench.mastodon_tool import Mastodon
 from bench.measure import Cost, drop_caches, measure
 from bench.report import PEERS
@@ -187,4 +188,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

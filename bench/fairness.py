@@ -12,9 +12,10 @@ not the clients' CPU, and how busy it was is printed. Everything is measured in 
     restore     a restore alone, and beside 8 that flood
 
 An equal share is reckoned from what was measured: f, a run that has nothing to send (start, connection, scan, commit);
-T, the run alone; b, its bytes on the wire; C, what the daemon could take if it were busy all the time: all bytes on
-the wire for each second of its CPU, beside the floods. With n machines at work the ideal is f + max(T - f, n b / C): the
-run goes on as if alone unless an n-th of C is slower. Floods that leave the daemon idle make no difference to C.
+T, the run alone; b, its bytes on the wire; C, the bytes on the wire in a second, of the floods alone or with the slow
+machine, whichever is more. With n machines at work the ideal is f + max(T - f, n b / C): the run goes on as if alone
+unless an n-th of C is slower. Whatever bounds C (the daemon's core, the disk) is shared; how busy the daemon's core
+was is told beside it. A machine that does other work too starves the floods, and the figures mean nothing.
 
 Takes about 8 minutes with --runs 3, and 25 GB in DIR, which is emptied at the end. Needs root and two cores.
 """
@@ -35,7 +36,7 @@ from pathlib import Path
 
 from bench.chart import bars, page
 from bench.flood import KINDS
-from bench.installation import Installation, Machine
+from bench.installation import Installation, Machine, command
 from bench.measure import cpu_seconds, loopback_bytes
 from bench.report import machine as about_machine
 from bench.run import aside, prepare
@@ -46,6 +47,7 @@ FLOODERS = 8
 HOSTILE = tuple(kind for kind in KINDS if kind != "packs")
 PARTS = ("agents", "packs", "equal", "hostile", "restore")
 WARM_UP_S = 3.0
+WATCHED_S = 3.0
 PATIENCE_S = 600.0
 PASSKEY = "only for measuring"
 
@@ -84,6 +86,11 @@ class Timed:
     wire_bytes: int
     daemon_busy: float
 
+    @property
+    def rate(self) -> float:
+        """All bytes on the wire in a second."""
+        return self.wire_bytes / self.wall
+
 
 class Site:
     """The daemon on the first core, clients on the last; a tenant for machines that are lean clients."""
@@ -97,16 +104,13 @@ class Site:
         self.here = Installation(work)
         self.here.twistd = ["taskset", "-c", str(cores[0]), "twistd"]
         self.trees = self.enrolled = 0
+        self.flood_rate = 0.0
+        """Bytes on the wire in a second, of the floods that run now, before anything else was added."""
         self.tenant = Tenant("floods")
 
     def set_up(self) -> None:
         self.here.set_up()
-        request = self.work / "floods.request"
-        request.write_bytes(self.tenant.request())
-        self.here.call(
-            "a tenant", "mastodon", "--config", self.here.config, "admin", "add", "floods", "--request", request,
-            "--out", self.work / "floods.invitation",
-        )  # fmt: skip
+        self.here.add_tenant(self.tenant.name, self.tenant.request())
 
     def machines(self, name: str, count: int) -> list[Machine]:
         """New ones of the bare tenant's; real agents can back them up too."""
@@ -151,11 +155,7 @@ class Site:
         """A tree of noise."""
         tree = self.work / f"noise-{megabytes}"
         if not tree.exists():
-            tree.mkdir()
-            subprocess.run(
-                ["dd", "if=/dev/urandom", f"of={tree / 'noise'}", "bs=1M", f"count={megabytes}"],
-                check=True, capture_output=True,
-            )  # fmt: skip
+            aside("bench.corpus", "noise", tree, "--mb", megabytes)
         return tree
 
     # Floods
@@ -167,20 +167,25 @@ class Site:
         words: list[str | Path] = [sys.executable, "-m", "bench.flood", kind, str(self.here.append_port), machine.url]
         return self.on_client_core(words, nice=True)
 
+    def start(self, commands: Sequence[Sequence[str | Path]]) -> list["subprocess.Popen[bytes]"]:
+        """All at once; what they say goes to a file."""
+        with (self.work / "clients.log").open("ab") as log:
+            return [subprocess.Popen(words, env=self.here.environment, stdout=log, stderr=log) for words in commands]
+
     @contextmanager
     def beside(self, commands: Sequence[Sequence[str | Path]]) -> Iterator[list["subprocess.Popen[bytes]"]]:
         """These run meanwhile; they must last to the end."""
-        running = [subprocess.Popen(words, env=self.here.environment, stdout=subprocess.DEVNULL) for words in commands]
+        running = self.start(commands)
         try:
             time.sleep(WARM_UP_S)
+            wire, start = loopback_bytes(), time.perf_counter()
+            time.sleep(WATCHED_S)
+            self.flood_rate = (loopback_bytes() - wire) / (time.perf_counter() - start)
             yield running
             if any(one.poll() is not None for one in running):
                 raise SystemExit("a flood was over before the measurement: give it a larger tree")
         finally:
-            for one in running:
-                one.terminate()
-            for one in running:
-                one.wait()
+            end(running)
 
     def stored(self) -> Counter[bytes]:
         """Bytes of the packs that the spool has, by machine."""
@@ -193,6 +198,14 @@ class Site:
                         machine = HEAD.unpack(file.read(HEAD.size))[7]
                     found[machine] += os.stat(path).st_size
         return found
+
+
+def end(running: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """SIGTERM to all, then wait for each."""
+    for one in running:
+        one.terminate()
+    for one in running:
+        one.wait()
 
 
 class Fairness:
@@ -252,18 +265,17 @@ class Fairness:
             runs = self._runs()
         shares = [self._share(one, len(commands) + 1) for one in runs]
         wall, busy = statistics.median(one.wall for one in runs), statistics.median(one.daemon_busy for one in runs)
-        rate, able = (statistics.median(values) for values in zip(*map(rates, runs), strict=True))
+        rate = statistics.median(one.rate for one in runs)
         self._find(
             f"slow machine beside {name}, over an equal share", statistics.median(shares), 1.3, True,
             f"{wall:.2f} s; alone {self.alone_s:.2f} s, nothing to send {self.bare_s:.2f} s, "
-            f"{self.slow_bytes / 1e6:.1f} MB; {rate / 1e6:.0f} MB/s in all, daemon busy {busy:.0%} of its core, hence "
-            f"able to take {able / 1e6:.0f} MB/s",
+            f"{self.slow_bytes / 1e6:.1f} MB; floods alone {self.site.flood_rate / 1e6:.0f} MB/s, all together "
+            f"{rate / 1e6:.0f} MB/s, daemon busy {busy:.0%} of its core",
         )  # fmt: skip
 
     def _share(self, run: Timed, machines: int) -> float:
-        _, able = rates(run)
-        ideal = self.bare_s + max(self.alone_s - self.bare_s, machines * self.slow_bytes / able)
-        return run.wall / ideal
+        rate = max(run.rate, self.site.flood_rate)
+        return run.wall / (self.bare_s + max(self.alone_s - self.bare_s, machines * self.slow_bytes / rate))
 
     def _equal(self) -> None:
         """All start at once; each has its own first pack before any is counted as done."""
@@ -271,12 +283,15 @@ class Fairness:
         machines = self.site.machines("equal", FLOODERS)
         before = self.site.stored()
         commands = [self.site.on_client_core(machine.agent_words(tree)) for machine in machines]
-        running = [subprocess.Popen(words, env=self.site.here.environment) for words in commands]
-        deadline = time.monotonic() + PATIENCE_S
-        while all(one.poll() is None for one in running) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        counts = sorted((self.site.stored() - before).values())
-        codes = [one.wait() for one in running]
+        running = self.site.start(commands)
+        try:
+            deadline = time.monotonic() + PATIENCE_S
+            while all(one.poll() is None for one in running) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            counts = sorted((self.site.stored() - before).values())
+            codes = [one.wait(PATIENCE_S) for one in running]
+        finally:
+            end(running)
         if any(codes) or len(counts) != FLOODERS:
             raise SystemExit(f"equal machines: exit codes {codes}, {len(counts)} of them have packs")
         shown = ", ".join(f"{count / 1e6:.0f}" for count in counts)
@@ -320,12 +335,6 @@ class Fairness:
 
 def wall_and_busy(run: Timed) -> tuple[float, float]:
     return run.wall, run.daemon_busy
-
-
-def rates(run: Timed) -> tuple[float, float]:
-    """Bytes in a second on the wire, and what that makes for a second of the daemon's core."""
-    rate = run.wire_bytes / run.wall
-    return rate, rate / max(run.daemon_busy, 0.01)
 
 
 def jain(values: Sequence[float]) -> float:
@@ -381,4 +390,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

@@ -5,10 +5,12 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 START_S = 30.0
 STOP_S = 20.0
@@ -52,6 +54,8 @@ class Installation:
         passphrase = work / "admin.passphrase"
         self.environment = {
             **os.environ,
+            # The console scripts lie beside the interpreter.
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "MASTODON_ADMIN_HOME": str(work / "admin"),
             "MASTODON_ADMIN_PASSPHRASE_FILE": str(passphrase),
             "NO_COLOR": "1",
@@ -88,6 +92,15 @@ class Installation:
         self.call(f"machine {name}", "mastodon-admin", "machine", "add", name, "--out", self.work)
         files = [self.work / f"{name}.{kind}" for kind in ("url", "passkey", "state")]
         return Machine(name, *files)
+
+    def add_tenant(self, name: str, request: bytes) -> None:
+        """One more admin, whose request this is."""
+        file = self.work / f"{name}.request"
+        file.write_bytes(request)
+        self.call(
+            f"admin {name}", "mastodon", "--config", self.config, "admin", "add", name, "--request", file,
+            "--out", self.work / f"{name}.invitation",
+        )  # fmt: skip
 
     def start_daemon(self) -> None:
         """Start twistd and wait until both ports answer."""
@@ -170,6 +183,17 @@ class Installation:
         """Bytes of all packs and ledgers."""
         folders = [spool / name for spool in self.spools() for name in ("packs", "ledger")]
         return sum(file.stat().st_size for folder in folders for file in folder.rglob("*") if file.is_file())
+
+
+def command(main: Callable[[], int]) -> NoReturn:
+    """The edge of a measuring command: its exit code, or what went wrong, without a traceback. SIGTERM ends it as an
+    interrupt does: daemons are stopped, what it wrote is removed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        sys.exit(main())
+    except Failed as failure:
+        print(f"FAILED: {failure}", file=sys.stderr)
+        sys.exit(2)
 
 
 def free_port() -> int:

@@ -17,6 +17,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.installation import Failed
+
 INTERVAL = 0.05
 AT_LATEST = 5
 GROWN = 1.01
@@ -26,7 +28,7 @@ IFF_UP_RUNNING = 0x1 | 0x40
 PAGE_MIB = os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
-class CommandFailed(Exception):
+class CommandFailed(Failed):
     """A measured command ended with an exit code that its tool does not know; its last words follow."""
 
 

@@ -80,6 +80,13 @@ def run(argv: list[str], env: dict[str, str] | None = None) -> None:
     subprocess.run(argv, env={**os.environ, **(env or {})}, check=True, capture_output=True)
 
 
+def make_certificate(key: Path, certificate: Path) -> None:
+    """A self-signed one for 127.0.0.1."""
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    argv += ["-keyout", str(key), "-out", str(certificate), "-days", "30", "-subj", "/CN=localhost"]
+    run([*argv, "-addext", "subjectAltName=IP:127.0.0.1"])
+
+
 def require(*names: str) -> None:
     """Refuses to start half a comparison."""
     missing = [name for name in names if shutil.which(name) is None]
@@ -98,7 +105,7 @@ class Restic:
         self.base: list[str] = []
 
     def start(self) -> int:
-        self._make_certificate()
+        make_certificate(self.key, self.certificate)
         self.repository.mkdir()
         port = free_port()
         argv = ["rclone", "serve", "restic", "--append-only", "--addr", f"127.0.0.1:{port}"]
@@ -108,12 +115,6 @@ class Restic:
         self.base = ["restic", "--cacert", str(self.certificate), "-r", f"rest:https://127.0.0.1:{port}/", "-q"]
         run([*self.base, "init"], self.env)
         return self.server.pid
-
-    def _make_certificate(self) -> None:
-        argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-        argv += ["-keyout", str(self.key), "-out", str(self.certificate), "-days", "30", "-subj", "/CN=localhost"]
-        argv += ["-addext", "subjectAltName=IP:127.0.0.1"]
-        subprocess.run(argv, check=True, capture_output=True)
 
     def stop(self) -> None:
         end(self.server)

@@ -26,6 +26,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bench.installation import command
 from bench.mastodon_tool import Mastodon, MastodonDelta, knows_delta
 from bench.measure import Cost, drop_caches, measure, own_network
 from bench.peers import Bare, Borg, Restic, Tool
@@ -205,4 +206,4 @@ def differs(cost: Cost) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

@@ -1,18 +1,28 @@
-"""The measuring tools: trees that repeat, a compare that misses nothing, figures of the right process."""
+"""The measuring tools: trees that repeat, a compare that misses nothing, figures of the right process, and each command
+once at a small size."""
 
+import argparse
+import contextlib
+import io
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from bench import ahead, big, checkins, curves, days, fairness, run
 from bench.chart import bars, lines, page
+from bench.checkins import percentile
 from bench.compare import Comparison
-from bench.corpus import Source, make_many
+from bench.corpus import Lamp, Source, make_many
+from bench.fairness import Finding, jain
 from bench.measure import Command, CommandFailed, Cost, measure
 from bench.report import ratios, table
+from bench.run import STEPS, chosen_steps
+from tests.long import extent, long_test
 
 MIB = 1 << 20
 
@@ -91,6 +101,18 @@ class CompareTests(SynchronousTestCase):
             change(top)
             self.assertEqual(len(differences(self.tree(), top)), 1, f"change {number}")
 
+    def test_same_bytes_other_file(self) -> None:
+        """A file of another content, but the same size and times, is found; and one that became a directory."""
+        for number in range(2):
+            top = self.tree()
+            if number:
+                (top / "other").unlink()
+                (top / "other").mkdir()
+            else:
+                (top / "other").write_bytes(b"MORE")
+                os.utime(top / "other", ns=(10**18, 10**18 + 1))
+            self.assertEqual(len(differences(self.tree(), top)), 1)
+
 
 class MeasureTests(SynchronousTestCase):
     def test_memory_of_the_command_is_measured(self) -> None:
@@ -106,6 +128,120 @@ class MeasureTests(SynchronousTestCase):
         argv = [sys.executable, "-c", "import sys; sys.exit('no room')"]
         self.assertIn("no room", str(self.assertRaises(CommandFailed, measure, Command(argv), None)))
         self.assertGreater(measure(Command(argv, good=(0, 1)), None).wall, 0)
+
+    def test_shared_memory_counts_once(self) -> None:
+        """What several processes of a tree share is in its peak once."""
+        inner = "import mmap, os, time; m = mmap.mmap(-1, 96 << 20); m.write(b'x' * (96 << 20)); os.fork(); os.fork(); "
+        touch = "sum(m[at] for at in range(0, 96 << 20, 4096)); time.sleep(1)"
+        cost = measure(Command([sys.executable, "-c", inner + touch]), server=None)
+        self.assertGreater(cost.peak, 96)
+        self.assertLess(cost.peak, 2 * 96 + 96)
+
+
+class ArgumentTests(SynchronousTestCase):
+    def test_steps_need_the_first_and_a_fit_tree(self) -> None:
+        """There is no step without a first backup, none of a LAMP tree with another; a typo is refused."""
+        parser = argparse.ArgumentParser()
+        self.assertEqual(chosen_steps(parser, "restore", lamp=False), ["first", "restore"])
+        self.assertEqual(chosen_steps(parser, None, lamp=False), ["first", "nochange", "restore"])
+        self.assertEqual(chosen_steps(parser, None, lamp=True), list(STEPS))
+        for wrong in ("day", "frist"):
+            with self.assertRaises(SystemExit), contextlib.redirect_stderr(io.StringIO()):
+                chosen_steps(parser, wrong, lamp=False)
+
+    def test_every_command_says_what_it_does(self) -> None:
+        """--help has the module's own text, which tells how long it takes and how much room it needs."""
+        for module in (run, big, checkins, curves, days, fairness):
+            text = module.__doc__ or ""
+            self.assertIn(f"python -m {module.__name__}", text)
+            self.assertIn("minutes" if module is not checkins else "take about", text)
+            self.assertRegex(text, r"\d+ [GM]B")
+
+
+class FairnessFigureTests(SynchronousTestCase):
+    def test_jain(self) -> None:
+        """1 where all have the same, 1/n where one has everything."""
+        self.assertAlmostEqual(jain([5, 5, 5, 5]), 1.0)
+        self.assertAlmostEqual(jain([8, 0, 0, 0]), 0.25)
+
+    def test_bound_is_kept_or_missed(self) -> None:
+        """A finding above what it may be, or below what it must be, is said to be missed."""
+        self.assertIn("MISSED", fairness.line(Finding("x", 1.4, 1.3, True, "")))
+        self.assertIn("MISSED", fairness.line(Finding("x", 0.9, 0.98, False, "")))
+        self.assertNotIn("MISSED", fairness.line(Finding("x", 0.99, 0.98, False, "")))
+
+    def test_percentile(self) -> None:
+        """The 99th percentile of 200 leaves two above it."""
+        self.assertEqual(percentile(range(1, 201), 0.99), 198)
+        self.assertEqual(percentile([3.0], 0.99), 3.0)
+
+
+class ClockTests(SynchronousTestCase):
+    def test_a_clock_ahead(self) -> None:
+        """It is ahead by what was asked for, whatever the clock behind it says."""
+        self.assertEqual(ahead.later(lambda: 5, 3600)(), 3605)
+
+
+@long_test(share=True)
+class CommandTests(SynchronousTestCase):
+    """Each command once, small; their figures mean nothing here."""
+
+    def bench(self, module: str, *words: object) -> str:
+        """Run it to its end; its standard output. Bounds may be missed (1), nothing else may go wrong."""
+        done = subprocess.run(
+            [sys.executable, "-m", f"bench.{module}", "--work", os.path.abspath(self.mktemp()), *map(str, words)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        self.assertIn(done.returncode, (0, 1), done.stderr)
+        return done.stdout
+
+    def lamp(self) -> Path:
+        top = Path(self.mktemp()).resolve()
+        Lamp(top, Source(7), 300, 5, 1).make()
+        return top
+
+    def test_run(self) -> None:
+        """All steps of Mastodon, the restored tree compared, a table and a chart."""
+        svg = Path(self.mktemp()).resolve()
+        text = self.bench("run", "--data", self.lamp(), "--tools", "mastodon,bare", "--chart", svg)
+        rows = [line.split("|") for line in text.splitlines() if line.startswith("| mastodon |")]
+        self.assertEqual([row[2].strip() for row in rows], list(STEPS.values()))
+        self.assertEqual([row[-2].strip() for row in rows], ["", "", "", "0", "0"])
+        self.assertEqual(ElementTree.parse(svg).getroot().tag, "{http://www.w3.org/2000/svg}svg")
+
+    def test_days(self) -> None:
+        """Two days, and the first and the newest snapshot restored."""
+        text = self.bench("days", "--data", self.lamp(), "--tools", "mastodon", "--days", 2, "--runs", 1)
+        (row,) = [line.split("|") for line in text.splitlines() if line.startswith("| mastodon |")]
+        self.assertEqual(row[-2].strip(), "0")
+        self.assertGreater(float(row[4]), 0)
+
+    def test_big(self) -> None:
+        """A big file through openssl and through Mastodon."""
+        text = self.bench("big", "--mb", 20, "--runs", 1)
+        self.assertRegex(text, r"mastodon, first \| [0-9.]+ \|")
+        self.assertRegex(text, r"mastodon, restore \| [0-9.]+ \|")
+
+    def test_fairness(self) -> None:
+        """Every part has its figures."""
+        if len(os.sched_getaffinity(0)) < 2:
+            raise SkipTest("needs two cores")
+        parts = fairness.PARTS[: extent(share=2, whole=len(fairness.PARTS))]
+        text = self.bench("fairness", "--small", "--runs", 1, "--only", ",".join(parts))
+        rows = [line for line in text.splitlines() if "≤" in line or "≥" in line]
+        self.assertEqual(len(rows), extent(share=2, whole=4 + 2 * len(fairness.HOSTILE)))
+
+    def test_checkins(self) -> None:
+        """Forty machines in two seconds: none is refused."""
+        *_, row = self.bench("checkins", "--machines", 40, "--seconds", 2).splitlines()
+        self.assertEqual([cell.strip() for cell in row.split("|")[1:4]], ["40", "2", "0"])
+
+    def test_curves(self) -> None:
+        """A row for each size of each curve, in the whole test beyond an hour's snapshots too."""
+        most = extent(share=3, whole=62)
+        text = self.bench("curves", "--files", "100,200", "--snapshots", f"1,{most}", "--machines", "1,3")
+        rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+        self.assertEqual([row for row in rows if row.isdigit()], ["100", "200", "1", str(most), "1", "3"])
 
 
 class TableTests(SynchronousTestCase):
