@@ -16,7 +16,6 @@ import os
 import stat
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +28,9 @@ from mastodon.sealed.content import whole_hash
 from mastodon.sealed.entry import Entry, EntryFlag, EntryType
 from mastodon.sealed.purposes import Purpose
 from mastodon.sealed.snapshot import Reason
+from mastodon_agent.forerunner import Progress
 from mastodon_agent.large_reader import Verdict, extents_of, judge, read_into, stream
+from mastodon_agent.opening import announce, open_quietly
 from mastodon_agent.records import NO_ROW, Kind, make_row
 from mastodon_agent.scan import reason_of
 from mastodon_agent.script import Script
@@ -39,13 +40,11 @@ SMALL = 512 * 1024
 AHEAD = 64
 WAITING = 4096
 """Steps of the script that may wait behind an opened file."""
-ANNOUNCED = 4 * 1024 * 1024
 ATTEMPTS = 3
 RACY_NS = 2 * 10**9
 LINKS = 4096
 """Hard-linked inodes whose content is remembered; both ends of the ring forget in the same order."""
 
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _REPLACED = (errno.ELOOP, errno.ENXIO, errno.ENODEV)
 
 Watch = Callable[[str, bytes], None]
@@ -54,6 +53,15 @@ Watch = Callable[[str, bytes], None]
 
 def no_watch(_step: str, _name: bytes) -> None:
     """Nobody watches."""
+
+
+Was = Callable[[Directory, bytes], bytes | None]
+"""The row of an entry that is read again although nothing says that it changed (refresh.py)."""
+
+
+def nothing_was(_directory: Directory, _name: bytes) -> bytes | None:
+    """Only what changed is read."""
+    return None
 
 
 @dataclass(slots=True)
@@ -66,17 +74,24 @@ class _Opened:
     st: os.stat_result
     racy: bool
     replaces: bool
+    same: bool
+    """It is read again although it is what it was: if it cannot be read, the old entry just stays."""
 
 
 class FileReader:
     """The scan's visitor. ``key`` is that of file hashes, ``clock`` gives nanoseconds since 1970."""
 
-    def __init__(self, script: Script, key: bytes, clock: Callable[[], int], watch: Watch = no_watch) -> None:
+    def __init__(
+        self, script: Script, key: bytes, clock: Callable[[], int], progress: Progress, watch: Watch = no_watch,
+        was: Was = nothing_was,
+    ) -> None:  # fmt: skip
         self._script = script
+        self._progress = progress
         self._ring = script.ring
         self._key = key
         self._clock = clock
         self._watch = watch
+        self._was = was
         self._names = OwnerNames()
         self._steps: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._opened = 0
@@ -104,6 +119,7 @@ class FileReader:
     def changed(self, directory: Directory, dir_fd: int, name: bytes, st: os.stat_result, replaces: bool) -> None:
         """A new or changed entry."""
         self._watch("open", name)
+        self._progress.passed(st)
         try:
             if stat.S_ISREG(st.st_mode) and st.st_size:
                 self._open(directory, dir_fd, name, replaces)
@@ -118,6 +134,7 @@ class FileReader:
         """Read what is still waiting, and end the script; what was seen at the seams (share.py)."""
         while self._steps:
             self._step()
+        self._progress.finish()
         self._script.done(before, after)
 
     # Steps in order
@@ -168,8 +185,9 @@ class FileReader:
 
     def _open(self, directory: Directory, dir_fd: int, name: bytes, replaces: bool) -> None:
         """A regular file: opened, described, and put where its turn comes."""
+        was = self._was(directory, name)
         try:
-            fd = _open_quietly(name, dir_fd)
+            fd = open_quietly(name, dir_fd)
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -177,6 +195,9 @@ class FileReader:
                 self._replaced(directory, dir_fd, name, replaces)
                 return
             st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+            if was == make_row(st):
+                self.unchanged(1)
+                return
             entry = read_entry(dir_fd, name, st, self._names, link_group=link_group(st))
             self._do(self._fail, directory, entry, replaces, error)
             return
@@ -187,12 +208,17 @@ class FileReader:
             return
         racy = self._is_racy(st)
         entry = read_entry(dir_fd, name, st, self._names, fd=fd, link_group=link_group(st))
+        same = was == make_row(st)
+        if entry.error and same:
+            os.close(fd)
+            self.unchanged(1)
+            return
         if entry.error:
             self.note(Reason.METADATA, directory, name, entry.error)
-        with suppress(OSError):
-            os.posix_fadvise(fd, 0, min(st.st_size, ANNOUNCED), os.POSIX_FADV_WILLNEED)
+        announce(fd, st.st_size)
         self._opened += 1
-        self._steps.append((self._read, (_Opened(fd, directory, entry, st, racy or entry.error != 0, replaces),)))
+        racy = racy or entry.error != 0
+        self._steps.append((self._read, (_Opened(fd, directory, entry, st, racy, replaces, same),)))
         while self._opened > AHEAD:
             self._step()
 
@@ -223,7 +249,10 @@ class FileReader:
             else:
                 self._read_large(file)
         except OSError as error:
-            self._fail(file.directory, file.entry, file.replaces, error)
+            if file.same:
+                self._script.count(Kind.UNCHANGED, 1)
+            else:
+                self._fail(file.directory, file.entry, file.replaces, error)
         finally:
             os.close(file.fd)
 
@@ -244,6 +273,7 @@ class FileReader:
         self._emit(Kind.SMALL, file, verdict, got)
 
     def _read_large(self, file: _Opened) -> None:
+        file.same = False  # what was begun is ended
         self._script.enter(file.directory)
         kind = Kind.BEGIN
         for attempt in range(1, ATTEMPTS + 1):
@@ -261,6 +291,7 @@ class FileReader:
     def _renew(self, file: _Opened, st: os.stat_result) -> None:
         """It is another file now: what stat tells of it anew, and the rest next time."""
         file.st = st
+        file.same = False
         file.racy = True
         entry = file.entry
         entry.mode = stat.S_IMODE(st.st_mode)
@@ -301,11 +332,3 @@ def link_group(st: os.stat_result) -> int:
         return 0
     digest = blake3(Purpose.LINK_GROUP.prefix + b"%d %d" % (st.st_dev, st.st_ino)).digest(length=8)
     return int.from_bytes(digest, "big") or 1
-
-
-def _open_quietly(name: bytes, dir_fd: int) -> int:
-    """Without touching the access time, where this user may have it so."""
-    try:
-        return os.open(name, _FLAGS | os.O_NOATIME, dir_fd=dir_fd)
-    except PermissionError:
-        return os.open(name, _FLAGS, dir_fd=dir_fd)

@@ -12,10 +12,13 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
 
+from mastodon_agent import refresh
 from mastodon_agent.distrust import rows_reader
+from mastodon_agent.forerunner import Forerunner, Progress, TooLate
 from mastodon_agent.old_listing import OldListing
 from mastodon_agent.reader import FileReader, Watch, no_watch
 from mastodon_agent.records import Kind
+from mastodon_agent.refresh import Doubts
 from mastodon_agent.ring import OtherEnded, Ring, RingReader, RingWriter
 from mastodon_agent.roots import Node
 from mastodon_agent.scan import Scan, ScanRules, pseudo_devices
@@ -78,8 +81,9 @@ class ReaderProcesses:
         self._ahead: object = None
         self._parts: list[Part] = []
         self._most = count
+        self._progress = Progress()
         for _ in range(count):
-            self._readers.append(_Reader(setting, self._readers))
+            self._readers.append(_Reader(setting, self._progress, self._readers))
 
     def begin_ahead(self, job: ScanJob) -> None:
         """Begin what will most likely be asked for, before it is known."""
@@ -101,8 +105,11 @@ class ReaderProcesses:
     def _begin(self, job: ScanJob) -> None:
         self._parts = cut_in_parts(job.listing, self._machine, job.pair, self._most)
         self._busy = self._readers[: len(self._parts)]
+        self._progress.begin()
         for reader, part in zip(self._busy, self._parts, strict=True):
             reader.begin(job, part)
+        if not listing_version(job.listing) and len(self._readers) > 1:
+            self._readers[1].begin(job, self._parts[0], self._progress.round)
 
     def records(self, idle: Callable[[], None]) -> Iterator[tuple[int, memoryview, memoryview]]:
         """The script (records.py); between two parts, NEXT. Raises SharesDiffer at its end, and OtherEnded."""
@@ -140,7 +147,7 @@ class ReaderProcesses:
 class _Reader:
     """One process. ``others`` were forked before, and their ends of pipes are none of its business."""
 
-    def __init__(self, setting: ReaderSetting, others: list["_Reader"]) -> None:
+    def __init__(self, setting: ReaderSetting, progress: Progress, others: list["_Reader"]) -> None:
         ring = Ring()
         jobs_read, self._jobs = os.pipe()
         self._pid = os.fork()
@@ -148,13 +155,13 @@ class _Reader:
             os.close(self._jobs)
             for other in others:
                 other.let_go()
-            _live(ring.writer(), jobs_read, setting)
+            _live(ring.writer(), jobs_read, setting, progress)
         os.close(jobs_read)
         self.ring: RingReader = ring.reader()
 
-    def begin(self, job: ScanJob, part: Part) -> None:
-        """Scan and read, against a part of the listing."""
-        packed = marshal.dumps((astuple(job), astuple(part)))
+    def begin(self, job: ScanJob, part: Part, ahead: int = 0) -> None:
+        """Scan and read, against a part of the listing; or ``ahead`` of the reader, in the round of that number."""
+        packed = marshal.dumps((astuple(job), astuple(part), ahead))
         os.write(self._jobs, _LENGTH.pack(len(packed)))
         view = memoryview(packed)
         while view:
@@ -173,14 +180,14 @@ class _Reader:
         os.waitpid(self._pid, 0)
 
 
-def _live(ring: RingWriter, jobs: int, setting: ReaderSetting) -> None:
+def _live(ring: RingWriter, jobs: int, setting: ReaderSetting, progress: Progress) -> None:
     """The forked process's whole life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other process ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     code = 0
     try:
         while (job := _next_job(jobs)) is not None:
-            _scan(ring, setting, *job)
+            _scan(ring, setting, progress, *job)
     except OtherEnded:
         pass
     except BaseException as error:
@@ -192,27 +199,33 @@ def _live(ring: RingWriter, jobs: int, setting: ReaderSetting) -> None:
         os._exit(code)  # nothing of the other process's may run here: no exit handlers, no buffers
 
 
-def _scan(ring: RingWriter, setting: ReaderSetting, job: ScanJob, part: Part) -> None:
-    reader = FileReader(Script(ring), setting.key, setting.clock, setting.watch)
+def _scan(ring: RingWriter, setting: ReaderSetting, progress: Progress, job: ScanJob, part: Part, ahead: int) -> None:
     pages = read_pages(job.listing, setting.machine, job.pair, part)
-    old = OldListing(pages, rows_reader(job.missing, job.reread))
+    doubts = Doubts(refresh.load(os.path.dirname(job.listing), setting.machine).in_pages)
+    old = OldListing(pages, doubts.over(rows_reader(job.missing, job.reread)))
     try:
         with open("/proc/self/mountinfo", "rb") as file:
             pseudo = pseudo_devices(file.read())
     except OSError:
         pseudo = frozenset()
-    reader.finish(*Scan(setting.top, setting.rules, old, reader, pseudo, Share(part.low, part.high)).run())
+    share = Share(part.low, part.high)
+    if ahead:
+        with contextlib.suppress(TooLate, OSError):
+            Scan(setting.top, setting.rules, old, Forerunner(progress, ahead), pseudo, share).run()
+        return
+    reader = FileReader(Script(ring), setting.key, setting.clock, progress, setting.watch, doubts.was)
+    reader.finish(*Scan(setting.top, setting.rules, old, reader, pseudo, share).run())
 
 
-def _next_job(jobs: int) -> tuple[ScanJob, Part] | None:
+def _next_job(jobs: int) -> tuple[ScanJob, Part, int] | None:
     head = _read_exactly(jobs, _LENGTH.size)
     if head is None:
         return None
     body = _read_exactly(jobs, _LENGTH.unpack(head)[0])
     if body is None:
         return None
-    job, part = marshal.loads(body)
-    return ScanJob(*job), Part(*part)
+    job, part, ahead = marshal.loads(body)
+    return ScanJob(*job), Part(*part), ahead
 
 
 def _read_exactly(fd: int, length: int) -> bytes | None:

@@ -194,14 +194,14 @@ class UnreadableTests(AgentCase):
 
     def refuse(self, name: bytes, number: int = errno.EACCES):
         """Opening that file fails."""
-        original = reader._open_quietly
+        original = reader.open_quietly
 
         def refusing(which: bytes, dir_fd: int) -> int:
             if which == name:
                 raise OSError(number, os.strerror(number))
             return original(which, dir_fd)
 
-        return mock.patch.object(reader, "_open_quietly", refusing)
+        return mock.patch.object(reader, "open_quietly", refusing)
 
     def fail_reading(self, content_of: str):
         """Reading from that file fails."""

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 _AT_SYMLINK_NOFOLLOW = 0x100
+_AT_EMPTY_PATH = 0x1000
 _AT_STATX_DONT_SYNC = 0x4000  # what the network file system has at hand is enough: lstat was just there
+_BIRTH_FLAGS = _AT_SYMLINK_NOFOLLOW | _AT_EMPTY_PATH | _AT_STATX_DONT_SYNC
 _STATX_BTIME = 0x800
 _STATX_SIZE = 256
 _STATX_MASK_AND_BIRTH = struct.Struct("=I76xqI")
@@ -65,10 +67,11 @@ _renameat2 = _from_libc(
 
 
 def birth_time_ns(dir_fd: int, name: bytes) -> int | None:
-    """When the inode was made, nanoseconds since 1970; None where the system does not tell."""
+    """When the inode was made, nanoseconds since 1970; None where the system does not tell. An empty name: the open
+    thing itself, of whatever type."""
     if _statx is None:
         return None
-    if _statx(dir_fd, name, _AT_SYMLINK_NOFOLLOW | _AT_STATX_DONT_SYNC, _STATX_BTIME, _statx_address):
+    if _statx(dir_fd, name, _BIRTH_FLAGS, _STATX_BTIME, _statx_address):
         return None
     mask, seconds, nanoseconds = _STATX_MASK_AND_BIRTH.unpack_from(_statx_buffer)
     return int(seconds) * 1_000_000_000 + int(nanoseconds) if mask & _STATX_BTIME else None

@@ -70,7 +70,7 @@ def read_entry(
     elif kind in DEVICES:
         entry.rdev = (os.major(st.st_rdev), os.minor(st.st_rdev))
     if extended:
-        entry.birth_ns = birth_time_ns(dir_fd, name)
+        entry.birth_ns = birth_time_ns(dir_fd, name) if fd is None else birth_time_ns(fd, b"")
         _read_xattrs(dir_fd, entry, names, fd)
         if kind in FLAGGED:
             _read_flags(dir_fd, entry, st, fd)
