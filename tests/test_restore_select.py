@@ -82,7 +82,7 @@ class RingTests(SynchronousTestCase):
     @given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 3)), max_size=60))
     def test_places_never_overlap(self, steps):
         """Whatever is taken and freed, places that are taken lie apart and inside the arena."""
-        ring = Ring(100)
+        ring = Ring(100, 40)
         taken: list[tuple[int, int]] = []
         for length, frees in steps:
             start = ring.take(length)

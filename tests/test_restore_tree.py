@@ -40,7 +40,7 @@ class WholeTreeTests(RestoreCase):
 
     def test_odd_tree_comes_back(self):
         """A tree with everything that backups get wrong is restored without a difference, over several windows."""
-        self.patch(tree, "WINDOW_ENTRIES", 100)
+        self.patch(tree, "DIRECTORIES_AT_ONCE", 10)
         self.patch(fetch, "BATCH_BLOBS", 7)
         odd = str(self.top / "odd")
         make_odd_tree(odd)
@@ -314,7 +314,8 @@ class BoundsTests(RestoreCase):
     """What bounds the work."""
 
     def test_each_blob_is_asked_for_once_in_a_window(self):
-        """A bundle that many pages refer to is fetched once."""
+        """A bundle that many pages refer to is fetched once for those that are under way together: eight, for one
+        worker."""
         backup = fake_backup()
         top = self.top / "many"
         top.mkdir()
@@ -323,7 +324,7 @@ class BoundsTests(RestoreCase):
         backup.tree(top, entries_a_page=10)
         self.admin = FakeAdmin(backup)
         self.assertTrue(self.restore().complete)
-        self.assertEqual(ids_asked_for(self.admin, FetchRequest), 1 + 10 + 1)
+        self.assertEqual(ids_asked_for(self.admin, FetchRequest), 1 + 10 + 2)
 
     def test_cut_connection_is_taken_up_again(self):
         """After a cut only what has not come is asked for again, and the tree is complete."""

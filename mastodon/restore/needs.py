@@ -1,11 +1,14 @@
-"""What a restore needs blobs for: whole files that lie in one, and stretches of larger files."""
+"""What a restore needs blobs for: parts of pages, whole files that lie in one, and stretches of larger files."""
 
 from dataclasses import dataclass, field
 
 from mastodon.host.content_file import ContentFile
-from mastodon.restore.jobs import PackedEntry
+from mastodon.restore.jobs import PackedEntry, Part
 from mastodon.sealed.entry import Entry
 from mastodon.sealed.listing import Directory
+
+ANY = -1
+"""Any worker will do."""
 
 
 @dataclass(slots=True, eq=False)
@@ -58,17 +61,18 @@ class Piece:
 
 @dataclass(slots=True)
 class Need:
-    """All that is to be made of one blob. ``level`` is that of what refers to it: references go downwards."""
+    """All that is to be made of one blob. ``level`` is that of what refers to it: references go downwards. ``reach``
+    are bytes of the blob that are known to be there, as far as its users tell. ``parts`` are the files that workers
+    keep, each with its worker; ``worker`` is whose turn it is to have something come. ``page`` is not negative where
+    the blob is itself a page, for that worker; ``references`` are then the blobs that it refers to."""
 
     id: bytes
     level: int
     files: list[SmallFile] = field(default_factory=list)
     pieces: list[Piece] = field(default_factory=list)
-
-    @property
-    def reach(self) -> int:
-        """Bytes of the blob that are known to be there, as far as its users tell."""
-        return max(
-            max((one.offset + one.size for one in self.files), default=0),
-            max((one.blob_offset + one.length for one in self.pieces), default=0),
-        )
+    parts: list[tuple[int, Part]] = field(default_factory=list)
+    page: int = -1
+    worker: int = ANY
+    references: tuple[bytes, ...] = ()
+    reach: int = 0
+    asked: bool = False

@@ -77,9 +77,14 @@ class Listing:
             found = self._reader.read(question, [self._pages[index] for index in indices])
             ahead -= len(indices)
             for index in indices:
-                yield self._page(index, found.pop(self._pages[index]))
+                yield self.verified(index, found.pop(self._pages[index]))
 
-    def _page(self, index: int, blob: OpenBlob | LostBlob) -> Page | LostPage:
+    def page_id(self, index: int) -> bytes:
+        """The id of a page's blob."""
+        return self._pages[index]
+
+    def verified(self, index: int, blob: OpenBlob | LostBlob) -> Page | LostPage:
+        """What a blob is as the page of that index."""
         keys = self.root.first_keys
         end = keys[index + 1] if index + 1 < len(keys) else None
         if isinstance(blob, LostBlob):

@@ -2,8 +2,9 @@
 
 Each worker has an arena, memory shared by a fork, used as a ring: jobs are put there one after the other and freed in
 the same order when their results come. So nothing is pickled or copied through pipes, and the memory of a restore is
-bounded by the arenas. Descriptors of begun files go along with a job over the socket. Two processes beat threads,
-which lose to the interpreter lock at each small system call.
+bounded by the arenas; of each only the beginning is used as long as nothing larger comes. Descriptors of begun files
+go along with a job over the socket. Two processes beat threads, which lose to the interpreter lock at each small
+system call.
 """
 
 import contextlib
@@ -19,16 +20,21 @@ from dataclasses import dataclass
 
 from mastodon.host.attributes import EXAMPLES, Problem, ProblemLog
 from mastodon.restore.errors import RestoreError
-from mastodon.restore.jobs import BlobJob, JobResult, decode_result, encode_job
-from mastodon.restore.worker import ORDER
+from mastodon.restore.jobs import JobResult, Task, decode_result, encode_job
+from mastodon.restore.needs import ANY
+from mastodon.restore.worker import MORE, ORDER
 
 ARENA = 24 * 1024 * 1024
 """More than the largest blob (18 MiB) and the largest job description beside it."""
+USUAL = 8 * 1024 * 1024
+"""What of an arena is used while that is enough."""
 MOST_WORKERS = 4
 OUTSTANDING = 64
 PACKET = 64 * 1024
 
 ServeWorker = Callable[[socket.socket, mmap.mmap, int], None]
+Losses = Callable[[Sequence[str], int], None]
+"""Told examples of what was lost, and how many there were."""
 
 
 class WorkerDied(RestoreError):
@@ -37,21 +43,24 @@ class WorkerDied(RestoreError):
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """What is to be done with a blob: the sealed bytes (empty for none), and the job's part but for its place."""
+    """What is to be done with a blob: the sealed bytes (empty for none), and the task but for its place."""
 
     data: bytes | memoryview
-    job: BlobJob
+    task: Task
 
 
 class Ring:
     """Places in an arena, freed in the order in which they were taken."""
 
-    def __init__(self, size: int) -> None:
-        self._size = size
+    def __init__(self, size: int, usual: int) -> None:
+        self._whole = size
+        self._usual = self._size = usual
         self._taken: deque[tuple[int, int]] = deque()
 
     def take(self, length: int) -> int | None:
         """Where so many bytes may be put, or None while there is no room."""
+        if not self._taken:
+            self._size = self._usual if length <= self._usual else self._whole
         if length > self._size:
             return None
         start = 0
@@ -78,7 +87,8 @@ class _Process:
         self.pid = pid
         self.channel = channel
         self.arena = arena
-        self.ring = Ring(len(arena))
+        self.ring = Ring(len(arena), USUAL)
+        self.begun = bytearray()
         self.waiting: deque[int] = deque()
         self.load = 0
         self.sizes: deque[int] = deque()
@@ -105,14 +115,28 @@ class WorkerPool:
         for fd in self._by_fd:
             self._poll.register(fd, select.POLLIN)
 
-    def submit(self, blobs: Sequence[Blob], descriptors: Sequence[int]) -> int:
-        """Give a job to a worker; waits while all are busy. The number is that of the result."""
+    @property
+    def count(self) -> int:
+        """How many workers there are; they are numbered from 0."""
+        return len(self._processes)
+
+    def load(self, worker: int) -> int:
+        """Bytes of jobs that a worker has before it."""
+        return self._processes[worker].load
+
+    def submit(self, blobs: Sequence[Blob], descriptors: Sequence[int], worker: int = ANY) -> int:
+        """Give a job to a worker; waits while it is (or all are) busy. The number is that of the result."""
         self._number += 1
         while True:
             self._drain(wait=False)
-            process = min(self._processes, key=lambda one: one.load)
+            process = min(self._processes, key=_load) if worker == ANY else self._processes[worker]
             if len(process.waiting) < OUTSTANDING and self._place(process, blobs, descriptors):
                 return self._number
+            self._drain(wait=True)
+
+    def wait(self) -> None:
+        """Wait until a result came, if one is to come."""
+        if any(one.waiting for one in self._processes):
             self._drain(wait=True)
 
     def settle(self) -> None:
@@ -120,13 +144,13 @@ class WorkerPool:
         while any(one.waiting for one in self._processes):
             self._drain(wait=True)
 
-    def finish(self, log: ProblemLog) -> None:
-        """End the workers in good order and add their problems to ``log``."""
+    def finish(self, log: ProblemLog, losses: Losses) -> None:
+        """End the workers in good order, add their problems to ``log``, and tell ``losses`` what they lost."""
         self.settle()
         for process in self._processes:
             process.channel.send(ORDER.pack(0, 0, 0, 0))
         for process in self._processes:
-            _merge_log(process, log)
+            _merge_log(process, log, losses)
             process.channel.close()
             os.waitpid(process.pid, 0)
         self._processes = []
@@ -142,15 +166,15 @@ class WorkerPool:
     def _place(self, process: _Process, blobs: Sequence[Blob], descriptors: Sequence[int]) -> bool:
         at = 0
         for blob in blobs:
-            blob.job.start, blob.job.length = at, len(blob.data)
+            blob.task.start, blob.task.length = at, len(blob.data)
             at += len(blob.data)
-        description = encode_job([blob.job for blob in blobs])
+        description = encode_job([blob.task for blob in blobs])
         room = at + len(description)
         start = process.ring.take(room)
         if start is None:
             return False
         for blob in blobs:
-            begin = start + blob.job.start
+            begin = start + blob.task.start
             process.arena[begin : begin + len(blob.data)] = blob.data
         process.arena[start + at : start + room] = description
         process.waiting.append(self._number)
@@ -171,11 +195,19 @@ class WorkerPool:
                 raise _died(error) from None
             if not packet:
                 raise _died(None)
-            result = decode_result(packet)
+            process.begun += memoryview(packet)[1:]
+            if packet.startswith(MORE):
+                continue
+            result = decode_result(process.begun)
+            process.begun = bytearray()
             process.waiting.popleft()
             process.ring.free()
             process.load -= process.sizes.popleft()
             self._on_result(result)
+
+
+def _load(process: _Process) -> int:
+    return process.load
 
 
 def worker_count() -> int:
@@ -211,19 +243,21 @@ def _close_others(keep: set[int]) -> None:
                 os.close(int(name))
 
 
-def _merge_log(process: _Process, log: ProblemLog) -> None:
+def _merge_log(process: _Process, log: ProblemLog, losses: Losses) -> None:
     while True:
         packet = process.channel.recv(PACKET * 4)
         if not packet:
             raise _died(None)
         content = marshal.loads(packet)
-        if isinstance(content, tuple):
+        if len(content) == 3:
             for what, number, count in content[0]:
                 log.counts[what, number] += count
+            losses((), content[1])
             return
-        for path, what, number in content:
+        for path, what, number in content[0]:
             if len(log.examples) < EXAMPLES:
                 log.examples.append(Problem(path, what, number))
+        losses(content[1], 0)
 
 
 def _died(error: OSError | None) -> WorkerDied:

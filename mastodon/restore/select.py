@@ -68,6 +68,17 @@ class Selection:
                 self._patterns[pattern] = found = True
         return found
 
+    def met(self) -> list[Directory]:
+        """PATHs and patterns that something was met for: what another process has to be told."""
+        return [names for found in (self._literal, self._patterns) for names, met in found.items() if met]
+
+    def mark(self, met: Iterable[Directory]) -> None:
+        """Something was met for these, in another process."""
+        for names in met:
+            for found in (self._literal, self._patterns):
+                if names in found:
+                    found[names] = True
+
     def is_ancestor(self, path: Directory) -> bool:
         """Whether a directory leads to something that a literal PATH names, so that its attributes are wanted."""
         return path in self._ancestors

@@ -1,51 +1,54 @@
 """Restores a tree: listing in, files out of order, links and directories' attributes last.
 
-The main process reads the listing, decides what to write, asks for blobs and hands them to worker processes, which
-open, check and write. Memory is bounded: the listing is streamed, a window of it is worked on at a time, and the
-workers get their blobs through arenas of fixed size. Nothing is ever written outside the target directory, and
-nothing incomplete stands under its name (host/tree_writer.py).
+The main process carries sealed pages and blobs from the source to worker processes, which open, check and write
+(kept_pages.py, worker.py). It decides about what concerns more than one of them: large files, links, deltas, and
+directories. Memory is bounded: a few pages are worked on at a time, and the workers get their blobs through arenas of
+fixed size. Nothing is ever written outside the target directory, and nothing incomplete looks complete
+(host/tree_writer.py).
 """
 
 import errno
+import gc
 import mmap
 import os
 import resource
 import secrets
 import socket
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from mastodon.host.attributes import EXAMPLES
 from mastodon.host.existing import Overwrite, Verdict
 from mastodon.host.owners import OwnerMap
 from mastodon.host.parts import Parts
 from mastodon.host.tree_writer import TreeWriter
-from mastodon.restore.blobs import BlobReader
+from mastodon.restore.blobs import BlobReader, LostBlob
 from mastodon.restore.compare import content_matches
 from mastodon.restore.content import ContentLost
 from mastodon.restore.delta import restore_delta
-from mastodon.restore.directories import WaitingDirectories
+from mastodon.restore.directories import WaitingDirectories, shares
 from mastodon.restore.dispatch import Dispatcher
-from mastodon.restore.fetch import Fetcher
-from mastodon.restore.jobs import JobResult, pack_entry
+from mastodon.restore.fetch import LEVEL_OF_PAGES, Fetcher
+from mastodon.restore.jobs import JobResult, PageFile, PageResult, Part, pack_entry, unpack_whole
+from mastodon.restore.kept_pages import Terms, is_whole, shown
 from mastodon.restore.needs import LargeFile, Piece, SmallFile
-from mastodon.restore.plan import Listing, LostPage, Page
+from mastodon.restore.plan import Listing
 from mastodon.restore.pool import WorkerPool, worker_count
 from mastodon.restore.report import Report
 from mastodon.restore.select import Selection
-from mastodon.restore.worker import serve
+from mastodon.restore.worker import COLLECT_EVERY, serve
 from mastodon.sealed.blob import BlobOpener
-from mastodon.sealed.entry import HOLE, Entry, EntryFlag, EntryType
-from mastodon.sealed.listing import SOURCE, Directory
+from mastodon.sealed.entry import HOLE, Entry, EntryType
+from mastodon.sealed.listing import Directory
 
-WINDOW_ENTRIES = 16_384
-WINDOW_BLOBS = 16_384
-WHOLE_LIMIT = 4 * 1024 * 1024
-"""A file up to this size that lies in one blob is written at once."""
-MAKE_BATCH = 256
-LEVEL_OF_PAGES = 2
+PAGES_A_TURN = 4
+"""Neighbouring pages for one worker: they share a bundle, which would else be opened twice."""
+TURNS_AHEAD = 2
+"""Of each worker."""
 LINKS_AT_ONCE = 50_000
+DELTAS_AT_ONCE = 256
 DIRECTORIES_AT_ONCE = 20_000
-SHOWN_SOURCE = b".source"
 SCRATCH_WORKER = 255
 
 
@@ -57,6 +60,15 @@ class RestoreOptions:
     owners: OwnerMap = field(default_factory=OwnerMap.by_number)
     verify: bool = False
     workers: int = field(default_factory=worker_count)
+
+
+@dataclass(slots=True)
+class _OpenPage:
+    """A page that a worker has or is to get: its references, and how many of its parts are not done."""
+
+    worker: int
+    references: tuple[bytes, ...] = ()
+    left: int = 0
 
 
 class TreeRestore:
@@ -75,32 +87,39 @@ class TreeRestore:
         self._token = secrets.token_hex(8)
         self._scratch = Parts(self._token, SCRATCH_WORKER, replace=False)
         self._resumes = bool(os.listdir(target_fd))
+        self._todo: deque[int] = deque()
+        self._open: dict[int, _OpenPage] = {}
+        self._undecoded = 0
+        self._others: deque[tuple[Directory, Entry, tuple[bytes, ...]]] = deque()
         self._directories = WaitingDirectories()
+        self._most_directories = DIRECTORIES_AT_ONCE
         self._groups: dict[int, tuple[Directory, bytes]] = {}
         self._links: list[tuple[Directory, Entry]] = []
         self._deltas: list[tuple[Directory, Entry, tuple[bytes, ...]]] = []
-        self._bare: list[SmallFile] = []
-        self._window = 0
         self._open_files = 0
         self._most_open = _raise_descriptor_limit()
 
     def run(self) -> Report:
         """Do it. Raises RestoreError for what ends a restore."""
         pool: WorkerPool | None = None
+        before = gc.get_threshold()
+        gc.freeze()  # what is here by now stays, and is shared with the workers as long as nobody touches it
+        gc.set_threshold(COLLECT_EVERY)
         try:
             with self._make_writer(0) as writer:
                 self._writer = writer
                 pool = WorkerPool(self._options.workers, self._serve, [self._target], self._take_result)
-                self._fetcher = Fetcher(self._reader.intake)
-                self._dispatcher = Dispatcher(self._reader, pool, writer, self.report, self._fetcher.need_pieces)
-                self._fetcher.dispatcher = self._dispatcher
+                self._pool = pool
+                self._dispatcher = dispatcher = Dispatcher(self._reader, pool, writer, self.report, self)
+                self._fetcher = Fetcher(self._reader.intake, dispatcher.blob_came, dispatcher.lost, dispatcher.flush)
                 self._restore_pages()
-                self._finish_window(None)
-                pool.finish(writer.problems)
+                pool.finish(writer.problems, self._take_losses)
                 pool = None
         finally:
             if pool is not None:
                 pool.kill()
+            gc.set_threshold(*before)
+            gc.unfreeze()
         self.report.problems = self._writer.problems
         return self.report
 
@@ -112,46 +131,112 @@ class TreeRestore:
 
     def _serve(self, channel: socket.socket, arena: mmap.mmap, number: int) -> None:
         trust = self._reader.trust
-        serve(channel, arena, self._make_writer(number), BlobOpener(trust.known.machine, trust.id_key))
+        terms = Terms(self._listing, self._selection, self._resumes, self._options.verify)
+        serve(channel, arena, self._make_writer(number), BlobOpener(trust.known.machine, trust.id_key), terms)
 
     def _take_result(self, result: JobResult) -> None:
         self._dispatcher.take_result(result)
+
+    def _take_losses(self, examples: Sequence[str], count: int) -> None:
+        self.report.losses += examples[: EXAMPLES - len(self.report.losses)]
+        self.report.lost_count += count
 
     # -- the listing
 
     def _restore_pages(self) -> None:
         if self._resumes:
             self._writer.remove_leftovers((), named=True)
-        for page in self._listing.pages(self._selection.page_indices(self._listing.root)):
-            if isinstance(page, LostPage):
-                self.report.lost_text(str(page))
+        wanted = self._selection.page_indices(self._listing.root)
+        self._todo.extend(range(self._listing.count) if wanted is None else wanted)
+        while True:
+            self._schedule_others()
+            if not self._window_is_full():
+                self._ask_pages()
+            if self._fetcher.step(more_to_come=self._undecoded > 0) or self._dispatcher.wait() or self._others:
                 continue
-            self._schedule_page(page)
-            self.report.tick()
+            position = shown(self._listing.root.first_keys[self._todo[0]][0]) if self._todo else None
+            self._finish_window(position)
+            if not self._todo:
+                return
 
-    def _schedule_page(self, page: Page) -> None:
-        for section in page.sections:
-            directory = section.directory
-            here = shown(directory)
-            if self._resumes:
-                self._writer.remove_leftovers(here, {entry.name for entry in section.entries})
-            for entry in section.entries:
-                if self._selection.takes(directory, entry.name):
-                    self._schedule(here, entry, page.references)
-                elif entry.type is EntryType.DIRECTORY and self._selection.is_ancestor((*directory, entry.name)):
-                    self._wait_for(here, entry)
-            if self._window_is_full():
-                self._next_window(here)
+    def _ask_pages(self) -> None:
+        """Have a few pages on the way to every worker, some neighbours at a time. Where something is there already one
+        worker judges it, in order: a directory before anything is made in it."""
+        workers = 1 if self._resumes else self._pool.count
+        while self._todo and len(self._open) <= PAGES_A_TURN * (TURNS_AHEAD * workers - 1):
+            held = [0] * workers
+            for page in self._open.values():
+                held[page.worker] += 1
+            worker = min(range(workers), key=lambda one: (held[one], self._pool.load(one)))
+            turn = [self._todo.popleft() for _ in range(min(PAGES_A_TURN, len(self._todo)))]
+            self._undecoded += len(turn)
+            for index in turn:
+                self._open[index] = _OpenPage(worker)
+            self._fetcher.ask_pages([(index, self._listing.page_id(index)) for index in turn], worker)
+
+    def page_here(self, page: PageResult, references: tuple[bytes, ...]) -> None:
+        """A worker has decoded a page."""
+        self._undecoded -= 1
+        if page.lost:
+            del self._open[page.page]
+            self.report.lost_text(page.lost)
+            return
+        report = self.report
+        report.entries += page.entries
+        report.carried += page.carried
+        report.fuzzy += page.fuzzy
+        report.kept_files += page.kept_files
+        report.kept_bytes += page.kept_bytes
+        self._selection.mark(page.met)
+        for one in page.directories:
+            self._directories.add(one)
+        self._others.extend((directory, unpack_whole(packed), references) for directory, packed in page.others)
+        here = self._open[page.page]
+        here.references = references
+        here.left = len(page.needs)
+        for reference, reach in page.needs:
+            self._fetcher.need_part(references[reference], here.worker, (page.page, reference), reach)
+        if not here.left:
+            del self._open[page.page]
+
+    def page_lost(self, page: int, reason: str) -> None:
+        """A page cannot be had."""
+        self._undecoded -= 1
+        del self._open[page]
+        self.report.lost_text(str(self._listing.verified(page, LostBlob(reason))))
+
+    def given_back(self, page: int, files: Sequence[PageFile]) -> None:
+        """Whole entries of a page that a worker cannot write: what they lie in is a map."""
+        references = self._open[page].references
+        for directory, packed in files:
+            self._schedule_large(directory, unpack_whole(packed), references)
+
+    def part_done(self, part: Part) -> None:
+        """All that can be done for a part of a page has been done."""
+        here = self._open[part[0]]
+        here.left -= 1
+        if not here.left:
+            del self._open[part[0]]
+
+    def need_pieces(self, id: bytes, level: int, pieces: Iterable[Piece]) -> None:
+        """A map leads to these."""
+        self._fetcher.need_pieces(id, level, pieces)
+
+    def file_begun(self) -> None:
+        """There is one more large file, as it turned out."""
+        self._open_files += 1
+
+    def file_over(self, file: LargeFile) -> None:
+        """A large file is complete, or given up."""
+        self._open_files -= 1
+
+    # -- what is decided here
+
+    def _schedule_others(self) -> None:
+        while self._others and self._open_files < self._most_open:
+            self._schedule(*self._others.popleft())
 
     def _schedule(self, directory: Directory, entry: Entry, references: tuple[bytes, ...]) -> None:
-        self._window += 1
-        self.report.entries += 1
-        if entry.flags:
-            self.report.carried += bool(entry.flags & EntryFlag.CARRIED)
-            self.report.fuzzy += bool(entry.flags & EntryFlag.FUZZY)
-        if entry.type is EntryType.DIRECTORY:
-            self._wait_for(directory, entry)
-            return
         if entry.link_group and entry.link_group in self._groups:
             entry.places, entry.delta = (), None
             self._links.append((directory, entry))
@@ -161,10 +246,6 @@ class TreeRestore:
         if entry.link_group:
             self._groups[entry.link_group] = (directory, entry.name)
         self._schedule_content(directory, entry, references)
-
-    def _wait_for(self, directory: Directory, entry: Entry) -> None:
-        """A directory: one that looks finished loses its time when something is made in it, and gets it back."""
-        self._directories.add(directory, entry, fits=self._resumes and self._writer.existing_matches(directory, entry))
 
     def _wanted(self, directory: Directory, entry: Entry, references: tuple[bytes, ...]) -> bool:
         """Whether an entry has to be written, seeing what is there."""
@@ -194,9 +275,7 @@ class TreeRestore:
 
     def _schedule_content(self, directory: Directory, entry: Entry, references: tuple[bytes, ...]) -> None:
         if entry.type is not EntryType.FILE or not entry.size:
-            self._bare.append(SmallFile(directory, pack_entry(entry), -1))
-            if len(self._bare) >= MAKE_BATCH:
-                self._make_bare()
+            self._dispatcher.make([SmallFile(directory, pack_entry(entry), -1)])
         elif entry.delta is not None:
             self._deltas.append((directory, entry, references))
         elif not entry.places:
@@ -204,7 +283,7 @@ class TreeRestore:
             self.report.lost(directory, entry.name, f"its content could not be read when it was backed up{why}")
             if entry.link_group:
                 self._groups.pop(entry.link_group)
-        elif len(entry.places) == 1 and entry.size <= WHOLE_LIMIT and entry.places[0].reference != HOLE:
+        elif is_whole(entry):
             place = entry.places[0]
             small = SmallFile(directory, pack_entry(entry), place.offset)
             self._fetcher.need_file(references[place.reference], LEVEL_OF_PAGES, small)
@@ -213,6 +292,7 @@ class TreeRestore:
 
     def _schedule_large(self, directory: Directory, entry: Entry, references: tuple[bytes, ...]) -> None:
         file = LargeFile(directory, entry)
+        self._open_files += 1
         offset = 0
         for place in entry.places:
             if place.reference != HOLE:
@@ -221,41 +301,22 @@ class TreeRestore:
                 self._fetcher.need_pieces(references[place.reference], LEVEL_OF_PAGES, [piece])
             offset += place.length
         entry.places = ()
-        if file.left:
-            self._open_files += 1
-        else:
+        if not file.left:
             self._dispatcher.complete(file)
 
-    def _make_bare(self) -> None:
-        if self._bare:
-            self._dispatcher.make(self._bare)
-            self._bare = []
-
-    # -- windows
+    # -- what comes last
 
     def _window_is_full(self) -> bool:
-        return (
-            self._window >= WINDOW_ENTRIES
-            or self._fetcher.waiting >= WINDOW_BLOBS
-            or self._open_files >= self._most_open
+        """Whether no more pages are to be taken before what waits for the end of others is done."""
+        return bool(
+            self._others
+            or len(self._links) >= LINKS_AT_ONCE
+            or len(self._deltas) >= DELTAS_AT_ONCE
+            or len(self._directories) >= self._most_directories
         )
 
-    def _next_window(self, position: Directory) -> None:
-        many = self._open_files >= self._most_open
-        self._fetcher.pump(all_of_it=many)
-        if many or len(self._links) >= LINKS_AT_ONCE or len(self._directories) >= DIRECTORIES_AT_ONCE or self._deltas:
-            self._finish_window(position)
-        self._window = 0
-
     def _finish_window(self, position: Directory | None) -> None:
-        """Wait for all that is under way; then what has to come last: links, deltas, directories left behind."""
-        self._make_bare()
-        self._fetcher.pump(all_of_it=True)
-        self._dispatcher.settle()
-        while self._fetcher.waiting:  # maps that opened at the second try lead to more
-            self._fetcher.pump(all_of_it=True)
-            self._dispatcher.settle()
-        self._open_files = 0
+        """All pages taken are done; now what has to come last: links, deltas, directories left behind."""
         for directory, entry, references in self._deltas:
             self._restore_delta(directory, entry, references)
         self._deltas.clear()
@@ -263,9 +324,14 @@ class TreeRestore:
             self._link(directory, entry)
         self._links.clear()
         passed = self._directories.take_passed(position)
-        fitting = {(*directory, entry.name) for directory, entry, fits in passed if fits}
-        self._writer.finish_directories(((directory, entry) for directory, entry, _ in passed), fitting=fitting)
         self.report.directories += len(passed)
+        apart, spanning = shares(passed)
+        for share in apart:
+            self._dispatcher.finish_directories(share)
+        self._dispatcher.settle()
+        self._dispatcher.finish_directories(spanning)
+        self._dispatcher.settle()
+        self._most_directories = max(DIRECTORIES_AT_ONCE, 2 * len(self._directories))
 
     def _link(self, directory: Directory, entry: Entry) -> None:
         if entry.link_group in self._dispatcher.failed_groups:
@@ -284,11 +350,6 @@ class TreeRestore:
             self.report.content_bytes += entry.size
         elif entry.link_group:
             self._dispatcher.failed_groups.add(entry.link_group)
-
-
-def shown(directory: Directory) -> Directory:
-    """Where a directory of the listing goes below the target: sources go to .source."""
-    return (SHOWN_SOURCE, *directory[1:]) if directory and directory[0] == SOURCE else directory
 
 
 def _raise_descriptor_limit() -> int:
