@@ -61,6 +61,7 @@ ROWS = (
     Row("client memory, restore", "restore", lambda cost: cost.peak, {}, {}),
 )
 DELTA_SENT = 0.1
+MOST_MIB = 150
 
 
 def median(runs: Sequence[Steps], step: str, figure: Figure) -> float | None:
@@ -100,6 +101,15 @@ def ratios(results: Results, lamp: bool) -> Iterator[str]:
         cells = [ratio(results, row, name, peer, lamp) for name in own for peer in peers]
         if any(cells):
             yield f"| {row.label} | {' | '.join(cells)} |"
+
+
+def peaks(results: Results) -> Iterator[str]:
+    """The most memory that Mastodon's clients took in any step, beside what is promised."""
+    for name in [name for name in results if name.startswith("mastodon")]:
+        found = {step: median(results[name], step, lambda cost: cost.peak) or 0.0 for step in results[name][0]}
+        step = max(found, key=lambda each: found[each])
+        missed = "" if found[step] <= MOST_MIB else ", MISSED"
+        yield f"{name}: at most {found[step]:.0f} MiB (≤ {MOST_MIB}{missed}), in the step {step!r}"
 
 
 def ratio(results: Results, row: Row, name: str, peer: str, lamp: bool) -> str:

@@ -30,7 +30,7 @@ from bench.installation import command
 from bench.mastodon_tool import Mastodon, MastodonDelta, knows_delta
 from bench.measure import Cost, drop_caches, measure, own_network
 from bench.peers import Bare, Borg, Restic, Tool
-from bench.report import Steps, chart, machine, ratios, table
+from bench.report import Steps, chart, machine, peaks, ratios, table
 
 TOOLS: dict[str, Callable[[Path], Tool]] = {
     "mastodon": Mastodon,
@@ -197,7 +197,7 @@ def main() -> int:
     if chosen.chart:
         chosen.chart.write_text(chart(results))
     print(f"{'; '.join(about)}. Runs: {chosen.runs}.\n")
-    print(*table(results), "", *ratios(results, lamp), sep="\n")
+    print(*table(results), "", *ratios(results, lamp), "", *peaks(results), sep="\n")
     return 1 if any(differs(cost) for runs in results.values() for run in runs for cost in run.values()) else 0
 
 

@@ -20,7 +20,7 @@ from bench.compare import Comparison
 from bench.corpus import Lamp, Source, make_many
 from bench.fairness import Finding, jain
 from bench.measure import Command, CommandFailed, Cost, measure
-from bench.report import ratios, table
+from bench.report import peaks, ratios, table
 from bench.run import STEPS, chosen_steps
 from tests.long import extent, long_test
 
@@ -266,6 +266,12 @@ class TableTests(SynchronousTestCase):
         self.assertIn("| first, wall | 0.60 (≤ 0.5, MISSED) |", missed)
         many = "\n".join(ratios({"mastodon": runs(6), "restic": runs(10)}, lamp=False))
         self.assertIn("| first, wall | 0.60 (≤ 0.6) |", many)
+
+    def test_memory_of_the_step_that_takes_most(self) -> None:
+        """The median of the hungriest step counts, and is set beside what is promised."""
+        runs = [{"first": Cost(1, 0, peak, 0), "restore": Cost(1, 0, 90, 0)} for peak in (100, 400, 160)]
+        (line,) = peaks({"mastodon": runs, "restic": runs})
+        self.assertIn("160 MiB (≤ 150, MISSED), in the step 'first'", line)
 
 
 class ChartTests(SynchronousTestCase):
