@@ -1,6 +1,8 @@
 """The store as the ports see it: snapshots, pairs, isolation of tenants, and what a restore finds."""
 
+from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 from twisted.internet.defer import fail
 
@@ -258,3 +260,15 @@ class CatalogueTests(StoreCase):
             self.patch(SqliteCatalogue, "account", lambda *_, error=error: fail(error))
             refused = self.refused(Unavailable, self.store.account, self.machine.id)
             self.assertNotIn("sqlite", str(refused))
+
+    def test_packs_are_unavailable_too(self) -> None:
+        """A pack that cannot be judged without the catalogue is refused for now; it comes again."""
+        tree = self.machine.tree(b"one")
+        with self.patched(lambda _self, _pack, _pair: fail(CatalogueError("catalogue.sqlite: full"))):
+            self.refused(Unavailable, self.send, tree)
+        self.send(tree)
+        self.assertEqual(len(self.packs()), 1)
+
+    def patched(self, offending: Callable[..., object]) -> Any:
+        """Another judgement of packs, for a while."""
+        return mock.patch.object(SqliteCatalogue, "offending", offending)

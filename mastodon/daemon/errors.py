@@ -53,8 +53,12 @@ class SpoolFull(_Coded):
     CODE = ErrorCode.SERVER_FULL
 
 
+CATALOGUE_REFUSES = "the server's catalogue cannot be used: its log says why"
+
+
 class Unavailable(_Coded):
-    """No spool is online, the store is stopping, or its credentials wait for ``mastodon rebuild --confirm``."""
+    """No spool is online, the catalogue cannot be used, the store is stopping, or its credentials wait for
+    ``mastodon rebuild --confirm``."""
 
     CODE = ErrorCode.UNAVAILABLE
 

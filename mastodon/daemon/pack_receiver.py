@@ -13,8 +13,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from mastodon.catalogue.interface import StoredPack
-from mastodon.daemon.errors import PackRefused, Refused, SpoolFull, TooLarge, Unavailable
+from mastodon.catalogue.interface import CatalogueError, StoredPack
+from mastodon.daemon.errors import CATALOGUE_REFUSES, PackRefused, Refused, SpoolFull, TooLarge, Unavailable
 from mastodon.daemon.events import EventCode
 from mastodon.daemon.intake import Intake, publish_pack, refusal, unavailable, verify_pack
 from mastodon.daemon.spool import Spool, day_of
@@ -152,6 +152,9 @@ class PackReceiver:
             raise
         except (DiskError, OSError) as error:
             raise self._converted(Failure(error)) from error
+        except CatalogueError as error:
+            self._intake.log.error("{reason}", reason=str(error))
+            raise Unavailable(CATALOGUE_REFUSES) from error
         finally:
             await self._intake.in_thread(self._close)
 

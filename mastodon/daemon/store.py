@@ -36,7 +36,7 @@ from mastodon.catalogue.sqlite import SqliteCatalogue, remove_files
 from mastodon.daemon.closure import Closure
 from mastodon.daemon.commits import CommitResult, Commits
 from mastodon.daemon.config import Config, SpoolConfig
-from mastodon.daemon.errors import Displaced, NotAllowed, NotFound, StoreError, Unavailable
+from mastodon.daemon.errors import CATALOGUE_REFUSES, Displaced, NotAllowed, NotFound, StoreError, Unavailable
 from mastodon.daemon.events import EventBound, EventCode
 from mastodon.daemon.execute import Authority
 from mastodon.daemon.heads import HeadsFile, load_ledger_key
@@ -459,7 +459,7 @@ class Store:
             self.log.error("{reason}", reason=str(failure.value))
         else:
             return failure
-        return Failure(Unavailable("the server's catalogue cannot be used: its log says why"))
+        return Failure(Unavailable(CATALOGUE_REFUSES))
 
 
 def open_store(config: Config, reactor: Any, now_ns: Callable[[], int], disk: Disk = SYSTEM_DISK) -> Store:
