@@ -1,5 +1,8 @@
 """Faults, by the commands that a user types: whatever dies, what was acknowledged is there (P9), and the next run
-completes. After each fault everything is restored twice, by the admin's client and from the spools alone (P10)."""
+completes. After each fault everything is restored twice, by the admin's client and from the spools alone (P10).
+
+Here trees and packs are larger than in the fault rig (bench/faults), and the programs are started as a user does it.
+"""
 
 import os
 import random
@@ -13,6 +16,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
+from bench.faults.proxy import Cut, CuttingProxy
 from bench.installation import Installation
 from tests.compare_trees import compare_trees
 from tests.long import extent, long_test
@@ -38,49 +42,6 @@ def change_tree(top: Path, rng: random.Random) -> None:
     with (top / "large").open("r+b") as file:
         file.seek(rng.randrange(20 << 20))
         file.write(rng.randbytes(3 << 20))
-
-
-class CuttingProxy:
-    """Passes bytes between an agent and the daemon; cuts the next connections after so many bytes."""
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self.cut_after: list[int] = []
-        self.cut = 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            far = socket.create_connection(("127.0.0.1", self._target))
-            limit = self.cut_after.pop(0) if self.cut_after else None
-            threading.Thread(target=self._pass, args=(near, far, limit), daemon=True).start()
-            threading.Thread(target=self._pass, args=(far, near, None), daemon=True).start()
-
-    def _pass(self, source: socket.socket, sink: socket.socket, limit: int | None) -> None:
-        passed = 0
-        try:
-            while data := source.recv(65536):
-                sink.sendall(data)
-                passed += len(data)
-                if limit is not None and passed >= limit:
-                    self.cut += 1
-                    break
-        except OSError:
-            pass
-        for end in (source, sink):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                continue
 
 
 class FaultTests(SynchronousTestCase):
@@ -128,7 +89,7 @@ class FaultTests(SynchronousTestCase):
         """The daemon is killed at random points of runs: the run goes on when it is back, and all is there."""
         self.here.set_up()
         takes = self.a_run_takes()
-        for _ in range(extent(share=10, whole=50)):
+        for _ in range(extent(share=4, whole=50)):
             shutil.rmtree(self.work / "agent-state")
             change_tree(self.tree, self.rng)
             agent = self.agent_process()
@@ -143,7 +104,7 @@ class FaultTests(SynchronousTestCase):
     def test_promise_p9_agent_killed(self) -> None:
         """The agent is killed at random points: the next run completes, and what was acked is not sent again."""
         self.here.set_up()
-        hits, points, sent = 0, extent(share=10, whole=50), 0
+        hits, points, sent = 0, extent(share=4, whole=50), 0
         while hits < points:
             agent = self.agent_process()
             time.sleep(self.rng.uniform(0.2, 1.0))
@@ -165,6 +126,7 @@ class FaultTests(SynchronousTestCase):
         """Ten runs, each with its connection cut at a random point: each takes it up again and completes."""
         self.here.set_up()
         proxy = CuttingProxy(self.here.append_port)
+        threading.Thread(target=proxy.serve, daemon=True).start()
         self.addCleanup(proxy.close)
         url = self.work / "through-proxy.url"
         text = self.here.url.read_text("ascii").replace(f":{self.here.append_port}", f":{proxy.port}")
@@ -172,7 +134,7 @@ class FaultTests(SynchronousTestCase):
         url.write_text(text, "ascii")
         for number in range(1, 11):
             (self.tree / "large").write_bytes(self.rng.randbytes(12 << 20))
-            proxy.cut_after.append(self.rng.randrange(1000, 12 << 20))
+            proxy.cuts.append(Cut(up=self.rng.randrange(1000, 12 << 20), reset=bool(number % 2)))
             self.complete(self.agent(url))
             self.assertEqual(proxy.cut, number)
         self.check_restores()

@@ -7,7 +7,7 @@ the next run completes.
 import errno
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.faults import programs
@@ -167,9 +167,9 @@ KINDS: dict[str, Callable[[Point], None]] = {
     "short-pack": of_daemon(SHORT, "/incoming/"),
     "fsync-pack": of_daemon(UNSYNCED, "/incoming/"),
     "fsync-directory": of_daemon(UNSYNCED, "/packs/"),
-    "enospc-ledger": of_daemon(FULL, ".ledger"),
-    "eio-ledger": of_daemon(BROKEN, ".ledger"),
-    "short-ledger": of_daemon(SHORT, ".ledger"),
+    "enospc-ledger": of_daemon(replace(FULL, most=2), ".ledger"),
+    "eio-ledger": of_daemon(replace(BROKEN, most=2), ".ledger"),
+    "short-ledger": of_daemon(replace(SHORT, most=2), ".ledger"),
     "fsync-ledger": of_daemon(UNSYNCED, ".ledger"),
     "enospc-catalogue": of_daemon(CATALOGUE_FULL, ""),
     "eio-catalogue": of_daemon(CATALOGUE_BROKEN, ""),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bench.faults import derived, disks, kills, losses, spools
+from bench.faults import derived, disks, kills, losses, sabotage, spools
 from bench.faults.point import Point
 
 Kind = Callable[[Point], None]
@@ -32,14 +32,15 @@ OTHERS: dict[str, Kind] = {
     "state-corrupt": derived.state_corrupt,
     "state-older": derived.state_older,
 }
-KINDS: dict[str, Kind] = {**KILLS, **OTHERS}
+FAULTS: dict[str, Kind] = {**KILLS, **OTHERS}
+KINDS: dict[str, Kind] = {**FAULTS, **sabotage.KINDS}
 
 
 def chosen(words: str) -> list[str]:
     """The kinds in a comma-separated list of names, groups, ``kills``, ``others``, ``all``. Raises ValueError."""
     found: list[str] = []
     for word in words.split(","):
-        named = {"all": list(KINDS), "kills": list(KILLS), "others": list(OTHERS)}.get(word)
+        named = {"all": list(FAULTS), "kills": list(KILLS), "others": list(OTHERS)}.get(word)
         named = named or [
             name for name in KINDS if name == word or word in (name.split("-", 1)[0], name.split("-", 1)[1])
         ]

@@ -1,7 +1,8 @@
 """The programs, forked from a process that has imported them all: the real entry points, started in milliseconds.
 
-Three things are made cheap, the same for all: how far passphrases are stretched (the pair's MAC, the admin secret), the
-first wait before an agent connects anew, and gpg: what it said of an envelope is remembered, so that it is asked once.
+Four things are made cheap, the same for all: how far passphrases are stretched (the pair's MAC, the admin secret); the
+first wait before an agent connects anew; the agent's questions about the machine's disks, which nothing answers; and
+gpg: what it said of an envelope is remembered, so that it is asked once.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import hashlib
 import importlib
 import os
 import pkgutil
+import random
 import select
 import signal
 import sys
@@ -33,7 +35,7 @@ from mastodon.sealed import admin_secret, pair
 from mastodon.sealed.record import record_hash
 from mastodon.sealed.snapshot import SnapshotRecord
 from mastodon.wire.messages import Committed, Missing
-from mastodon_agent import connection
+from mastodon_agent import connection, facts
 from mastodon_agent import main as agent_main
 from mastodon_agent.session import Durable, SessionEvent
 
@@ -127,6 +129,7 @@ def prepare(opened: Path) -> None:
     admin_secret.LOG_N = admin_secret.LOG_N_LEAST
     admin_secret.encrypt_secret.__defaults__ = (admin_secret.LOG_N_LEAST,)
     connection.FIRST_WAIT_S = RECONNECT_S
+    facts.PATH = ""
     keys.open_sealed = _remembered_open
     _note_acks()
     _import_all()
@@ -230,6 +233,16 @@ def recover(*commands: Sequence[object]) -> Callable[[], int]:
 def _recover() -> int:
     recover_main.main()
     return 0
+
+
+def on_one_core(main: Callable[[], int]) -> Callable[[], int]:
+    """The same, as on a machine with one core: a restore then forks one worker, which is all that a tiny tree needs."""
+
+    def alone() -> int:
+        os.sched_setaffinity(0, {random.choice(sorted(os.sched_getaffinity(0)))})
+        return main()
+
+    return alone
 
 
 def operator(*words: object) -> Callable[[], int]:

@@ -25,6 +25,7 @@ DRAWS = 25
 SLOW_S = 20.0
 AUDITED = 3
 KEPT = 5
+SAVE_EVERY = 20
 TEXT = 4000
 
 
@@ -93,17 +94,23 @@ def run_some(wanted: Wanted, numbers: Sequence[int], say: Callable[[str], None])
     """These points alone, in this process."""
     totals, checks = Totals(), Checks()
     _era(wanted, numbers, totals, checks, say)
-    _take_counts(totals, checks)
+    _count(totals, checks)
     return totals
 
 
 def _work(wanted: Wanted, eras: Sequence[Sequence[int]], file: Path, say: Callable[[str], None]) -> None:
     totals, checks = Totals(), Checks()
+
+    def tell(line: str) -> None:
+        """A result: what there is so far outlives this process."""
+        say(line)
+        if len(totals.results) % SAVE_EVERY == 0:
+            _save(totals, checks, file)
+
     try:
         for numbers in eras:
-            _era(wanted, [number for number in numbers if number < len(wanted.kinds)], totals, checks, say)
-            _take_counts(totals, checks)
-            file.write_text(json.dumps(asdict(totals)), "utf-8")
+            _era(wanted, [number for number in numbers if number < len(wanted.kinds)], totals, checks, tell)
+            _save(totals, checks, file)
     except BaseException:
         traceback.print_exc()
         os._exit(1)
@@ -121,7 +128,14 @@ def _join(files: Sequence[Path]) -> Totals:
     return totals
 
 
-def _take_counts(totals: Totals, checks: Checks) -> None:
+def _save(totals: Totals, checks: Checks, file: Path) -> None:
+    _count(totals, checks)
+    whole = file.with_suffix(".new")
+    whole.write_text(json.dumps(asdict(totals)), "utf-8")
+    whole.rename(file)
+
+
+def _count(totals: Totals, checks: Checks) -> None:
     for name, value in asdict(checks).items():
         setattr(totals, name, value)
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

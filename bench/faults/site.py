@@ -22,7 +22,7 @@ from bench.faults.tree import Manifest, change_tree, make_tree, take_manifest
 
 START_S, RUN_S, STOP_S = 60.0, 120.0, 60.0
 PARTIAL = 1
-POINTS_EACH = 4
+POINTS_EACH = 3
 """Points for each machine: few, since after each all its snapshots are restored, and commits an hour are bounded."""
 
 

@@ -176,7 +176,7 @@ def _demand_truth(site: Site, machine: Machine, number: int, road: str) -> None:
         main = programs.admin(site.restore_words(machine, number, to))
     else:
         main = programs.recover(site.recover_words(machine, number, to))
-    program = site.do(main, (0, 1, 2), f"{road}, possibly in part")
+    program = site.do(main, (0, 1, 2, 3), f"{road}, possibly in part")
     top = to / machine.tree.relative_to("/")
     expected = machine.acked[number]
     found = take_manifest(top) if top.exists() else {}
