@@ -54,15 +54,15 @@ def make_chunker(size: int, seed: int) -> FastCDC:
 
 
 class LargeFile:
-    """Takes the data and holes of one file, in order. ``take`` gets each piece; whoever replaces it calls ``place``
-    for the same pieces later."""
+    """Takes the data and holes of one file, in order. ``take``, if there is one, gets each piece in the stead of
+    ``place``, which is to be called for it later."""
 
     def __init__(self, outlet: Outlet, seed: int, size: int) -> None:
-        self.take: Callable[[memoryview], None] = self.place
+        self.take: Callable[[memoryview], None] | None = None
         self._pieces = _Pieces(outlet)
         self._chunker = make_chunker(size, seed)
         self._reach = int(self._chunker.max_size)
-        self._buffer = memoryview(bytearray(max(WINDOW, 2 * self._reach)))
+        self._buffer = memoryview(bytearray(max(min(WINDOW, size), 2 * self._reach)))
         self._used = 0
         self._done = 0  # bytes of data in places so far
         self._taken = 0  # bytes of data so far
@@ -113,7 +113,7 @@ class LargeFile:
                 if chunk.offset > safe:
                     break
                 end = chunk.offset + chunk.length
-                self.take(view[chunk.offset : end])
+                (self.take or self.place)(view[chunk.offset : end])
         self._buffer[: self._used - end] = bytes(self._buffer[end : self._used])
         self._used -= end
 

@@ -155,7 +155,7 @@ class DeltaFile:
         if self._encoder is not None:
             self._encoder.kill()
             self._encoder = None
-            self._large.take = self._large.place
+            self._large.take = None
             try:
                 self._held.replay(self._large)
             except OSError:  # the run ends; the next one must not come here again
@@ -212,6 +212,7 @@ class DeltaFile:
         return Content(hash, size, stretches, self._base)
 
     def _close(self) -> None:
+        self._large.take = None
         if self._encoder is not None:
             self._encoder.kill()
         self._cached.close()

@@ -1,13 +1,16 @@
 """Files that change, vanish or cannot be read while a run is at work: the status that the design gives each."""
 
 import errno
+import gc
 import os
 import shutil
+import weakref
 from unittest import mock
 
 from mastodon.sealed.entry import EntryFlag, EntryType
 from mastodon.sealed.snapshot import Reason, SnapshotStatus
 from mastodon_agent import large_reader, reader
+from mastodon_agent.chunk import LargeFile
 from tests.agent_runs import AgentCase
 
 
@@ -393,6 +396,17 @@ class LargeFileTests(AgentCase):
         self.assertEqual(self.content("huge"), content)
         self.assertEqual(self.back_up().tally.read_files, 0)
         self.assertEqual(self.content("huge"), content)
+
+    def test_memory_is_given_back_at_once(self):
+        """A large file's buffer goes with it: many files of some megabytes need no more than one."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        large = LargeFile(mock.Mock(find=mock.Mock(return_value=None), hash_piece=bytes), 1, 3_000_000)
+        large.data(memoryview(os.urandom(3_000_000)))
+        large.finish(b"", 3_000_000)
+        alive = weakref.ref(large)
+        del large
+        self.assertIsNone(alive())
 
     def test_same_content_is_sent_once(self):
         """Pieces that a file has twice, or another file has too, are not sent again."""
