@@ -191,7 +191,7 @@ def command(main: Callable[[], int]) -> NoReturn:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         sys.exit(main())
-    except Failed as failure:
+    except (Failed, OSError) as failure:
         print(f"FAILED: {failure}", file=sys.stderr)
         sys.exit(2)
 

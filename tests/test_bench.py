@@ -169,6 +169,7 @@ class FairnessFigureTests(SynchronousTestCase):
         self.assertIn("MISSED", fairness.line(Finding("x", 1.4, 1.3, True, "")))
         self.assertIn("MISSED", fairness.line(Finding("x", 0.9, 0.98, False, "")))
         self.assertNotIn("MISSED", fairness.line(Finding("x", 0.99, 0.98, False, "")))
+        self.assertIn("STARVED", fairness.line(Finding("x", 1.0, 1.3, True, "", starved=True)))
 
     def test_percentile(self) -> None:
         """The 99th percentile of 200 leaves two above it."""
