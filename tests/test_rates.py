@@ -12,14 +12,33 @@ from mastodon.daemon.append_connection import AppendConnection
 from mastodon.daemon.append_port import AppendPort
 from mastodon.daemon.connection import READ_AHEAD
 from mastodon.daemon.errors import NotFound
-from mastodon.daemon.rates import BURST_S, SLOWEST, Bucket, RateSettings
+from mastodon.daemon.rates import (
+    BURST_S,
+    MESSAGES_A_SECOND,
+    MESSAGES_BURST_S,
+    SLOWEST,
+    TINY_PIECE_COUNTS,
+    Bucket,
+    RateSettings,
+)
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.wire.fair import QUANTUM
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
 from mastodon.wire.hello import VERSION, sign_hello
-from mastodon.wire.messages import Answer, Hello, Keepalive, Message, Pace, Piece, decode_server
+from mastodon.wire.messages import (
+    Answer,
+    Hello,
+    Keepalive,
+    Message,
+    Offer,
+    Pace,
+    PackEnd,
+    Piece,
+    Progress,
+    decode_server,
+)
 from tests.store_case import StoreCase
 from tests.test_connection import FakeTransport
 from tests.test_operator import CommandCase
@@ -209,6 +228,36 @@ class CapTests(SynchronousTestCase):
         """Who checks in under a cap learns the stricter one."""
         self.store.rates.usual_total, self.store.rates.usual_machine = RATE, 2 * RATE
         self.assertEqual([one.pace for one in self.flood(1).heard() if isinstance(one, Answer)], [RATE])
+
+    def test_promise_p12_a_flood_of_messages_waits(self) -> None:
+        """Of a flood of signs of life, of offers, or of pieces of a byte, so many a second are taken, and data flows
+        beside it for others; a machine that only sends its pack is not held up."""
+        for message, most in (
+            (Progress(1, 1), MESSAGES_A_SECOND),
+            (Offer(1, bytes(32 * 4096)), MESSAGES_A_SECOND / 16),
+            (Piece(b"x"), MESSAGES_A_SECOND / TINY_PIECE_COUNTS),
+        ):
+            flood, taken = self.flood(1), list[Message]()
+            self.patch(flood.connection, "_perform", taken.append)
+            data = message.encode()
+            for _ in range(5 * 20):
+                if flood.connection._reading:
+                    flood.connection.dataReceived(data * max(4, 20_000 // len(data)))
+                self.clock.advance(0.05)
+            self.assertLess(len(taken), most * (5 + MESSAGES_BURST_S) + 1)
+            self.assertGreater(len(taken), most * 4)
+        self.assertGreater(sum(self.taken([self.flood(2)], 1)), 20 * 20 * PIECE)
+
+    def test_messages_of_an_honest_run(self) -> None:
+        """A whole first run's offers at once, in pieces and messages as agents send them, wait for nothing."""
+        flood, taken = self.flood(1), list[Message]()
+        self.patch(flood.connection, "_perform", taken.append)
+        sent: list[Message] = [Offer(number, bytes(32 * 4096)) for number in range(100)]
+        sent += [Piece(bytes(PIECE)), PackEnd(bytes(32))] * 100
+        for message in sent:
+            flood.connection.dataReceived(message.encode())
+            self.clock.advance(0)
+        self.assertEqual(len(taken), len(sent))
 
 
 class PolicyTests(StoreCase):

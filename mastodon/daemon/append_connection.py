@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from mastodon.daemon.connection import FramedConnection
 from mastodon.daemon.errors import PackRefused, Refused
 from mastodon.daemon.events import APPEND_EVENTS
-from mastodon.daemon.rates import Bucket
+from mastodon.daemon.rates import Allowance
 from mastodon.daemon.store import Account, CommitResult, PackReceiver
 from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.record import record_hash
@@ -66,7 +66,7 @@ class AppendConnection(FramedConnection):
         self._epoch = 0
         self.run_nonce = b""
         self._machine = b""
-        self._bucket: Bucket | None = None
+        self._allowance: Allowance | None = None
         self._pace = 0
         self._look_again: IDelayedCall | None = None
         self._receiver: PackReceiver | None = None
@@ -85,9 +85,10 @@ class AppendConnection(FramedConnection):
 
     def frame(self, kind: int, payload: bytes) -> None:
         """One frame from the agent."""
-        if self._bucket is not None:
-            self._bucket.take(len(payload) + HEAD_SIZE)
-            self._port.total.take(len(payload) + HEAD_SIZE)
+        if self._allowance is not None:
+            size = len(payload) + HEAD_SIZE
+            self._allowance.take(size, kind == Piece.KIND and payload[:1] == PIECE[1:])
+            self._port.total.take(size)
         self._run_effects(self._session.receive(decode_client(kind, payload)))
 
     def is_raw(self, head: bytes) -> bool:
@@ -107,7 +108,7 @@ class AppendConnection(FramedConnection):
 
     def _beyond_its_cap(self) -> bool:
         """Whether the machine has to wait; then it is asked again in time."""
-        wait = self._bucket.wait() if self._bucket is not None else 0.0
+        wait = self._allowance.wait() if self._allowance is not None else 0.0
         if wait and (self._look_again is None or not self._look_again.active()):
             self._look_again = self.clock.callLater(wait, self.woken)
         return wait > 0
@@ -194,7 +195,7 @@ class AppendConnection(FramedConnection):
             self._end(ErrorCode.UNAVAILABLE, "the server has as many connections as it takes: try again in a minute")
             return
         self._epoch = self._store.machine_session(account.machine)
-        self._bucket = self._port.bucket(account.machine)
+        self._allowance = self._port.allowance(account.machine)
         self.belong_to(account.machine)
         self.raise_limit(APPEND_FRAME_LIMIT)
         # The head is read again under the new epoch: the session before may just have committed.

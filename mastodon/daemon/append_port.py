@@ -8,7 +8,7 @@ from twisted.internet.protocol import ServerFactory
 from mastodon.daemon.admission import Admission
 from mastodon.daemon.append_connection import AppendConnection
 from mastodon.daemon.bounded_log import BoundedLog
-from mastodon.daemon.rates import Bucket
+from mastodon.daemon.rates import Allowance, Bucket
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.daemon.sessions import MachineSessions
 from mastodon.daemon.store import Store
@@ -34,7 +34,7 @@ class AppendPort(ServerFactory):
         self.admission: Admission[AppendConnection] = Admission(connections_limit, 1, strangers_limit)
         self._random = random
         self.total = Bucket(lambda: store.rates.total, clock.seconds)
-        self._buckets: dict[bytes, Bucket] = {}
+        self._allowances: dict[bytes, Allowance] = {}
         scheduler.gate(Kind.APPEND, self.total.wait)
         store.rates.watchers.append(self._cap_changed)
 
@@ -49,11 +49,11 @@ class AppendPort(ServerFactory):
         self.admission.arrive(connection)
         return connection
 
-    def bucket(self, machine: bytes) -> Bucket:
+    def allowance(self, machine: bytes) -> Allowance:
         """What a machine may send; one for all its sessions, so that to come again is no way around it."""
-        if machine not in self._buckets:
-            self._buckets[machine] = Bucket(lambda: self.store.rates.of(machine), self.clock.seconds)
-        return self._buckets[machine]
+        if machine not in self._allowances:
+            self._allowances[machine] = Allowance(lambda: self.store.rates.of(machine), self.clock.seconds)
+        return self._allowances[machine]
 
     def _cap_changed(self) -> None:
         for connection in list(self.connections):

@@ -17,6 +17,13 @@ BURST_S = 0.25
 LOOK_AGAIN_S = 1.0
 """What waits for its cap looks again at least this often."""
 
+MESSAGES_A_SECOND = 500
+MESSAGES_BURST_S = 4.0
+MESSAGE_SIZE = 8192
+"""A message counts one, and one more for each so many bytes: a full offer counts seventeen."""
+TINY_PIECE = 4096
+TINY_PIECE_COUNTS = 0.1
+
 
 def rate_value(rate: int | None) -> str:
     """A rate as a setting's value; None: what the configuration says. Raises ValueError."""
@@ -62,19 +69,46 @@ class RateSettings:
         return min(filter(None, (self.total, self.of(machine))), default=0)
 
 
-class Bucket:
-    """Bytes that may be taken now. It fills at the rate; a frame may overdraw it, and then it has to recover."""
+class Allowance:
+    """One machine's: the bytes that it may send, and the messages that make work for the server.
 
-    __slots__ = ("_rate", "_seconds", "_level", "_settled")
+    A sign of life counts one, an offer more by its ids, and a piece of a pack only when it is tiny: no honest agent
+    comes near the bound, and what a flood of messages beyond it takes from others is then next to nothing.
+    """
+
+    __slots__ = ("_bytes", "_messages")
 
     def __init__(self, rate: Callable[[], int], seconds: Callable[[], float]) -> None:
+        self._bytes = Bucket(rate, seconds)
+        self._messages = Bucket(lambda: MESSAGES_A_SECOND, seconds, MESSAGES_BURST_S)
+
+    def take(self, size: int, is_piece: bool) -> None:
+        """A frame of so many bytes was taken."""
+        self._bytes.take(size)
+        if not is_piece:
+            self._messages.take(1 + size / MESSAGE_SIZE)
+        elif size < TINY_PIECE:
+            self._messages.take(TINY_PIECE_COUNTS)
+
+    def wait(self) -> float:
+        """Seconds to wait before another frame may be taken."""
+        return max(self._bytes.wait(), self._messages.wait())
+
+
+class Bucket:
+    """What may be taken now. It fills at the rate; a frame may overdraw it, and then it has to recover."""
+
+    __slots__ = ("_rate", "_seconds", "_burst_s", "_level", "_settled")
+
+    def __init__(self, rate: Callable[[], int], seconds: Callable[[], float], burst_s: float = BURST_S) -> None:
         self._rate = rate
         self._seconds = seconds
-        self._level = BURST_S * rate()
+        self._burst_s = burst_s
+        self._level = burst_s * rate()
         self._settled = seconds()
 
-    def take(self, size: int) -> None:
-        """So many bytes were taken."""
+    def take(self, size: float) -> None:
+        """So much was taken."""
         self._settle()
         self._level -= size
 
@@ -88,4 +122,4 @@ class Bucket:
         now, rate = self._seconds(), self._rate()
         # Without a cap there is no debt either: a cap that comes later begins then.
         gained = self._level + max(0.0, now - self._settled) * rate if rate else float("inf")
-        self._level, self._settled = min(BURST_S * rate, gained), now
+        self._level, self._settled = min(self._burst_s * rate, gained), now
