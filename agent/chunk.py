@@ -22,6 +22,8 @@ from mastodon_agent.outlet import Held, Outlet
 from mastodon_agent.references import BlobRef, Content, Stretch
 
 SMALLEST_AVERAGE = 16 * 1024
+MANY_BYTES = 1 << 30
+"""Of longer files the pieces are twice as long: each costs some 20 µs, and a place in the content map."""
 LARGEST_AVERAGE = 4 * 1024 * 1024
 LARGEST_PIECE = 8 * 1024 * 1024
 MOST_PIECES = 1 << 18
@@ -47,7 +49,7 @@ class TooScattered(Exception):
 
 def make_chunker(size: int, seed: int) -> FastCDC:
     """The chunker for a file of this size: the number of pieces stays about MOST_PIECES."""
-    average = SMALLEST_AVERAGE
+    average = SMALLEST_AVERAGE if size <= MANY_BYTES else 2 * SMALLEST_AVERAGE
     while average < LARGEST_AVERAGE and size // average > MOST_PIECES:
         average *= 2
     return FastCDC(average, min_size=average // 4, max_size=min(average * 4, LARGEST_PIECE), seed=seed)

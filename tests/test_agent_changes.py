@@ -10,7 +10,7 @@ from unittest import mock
 from mastodon.sealed.entry import EntryFlag, EntryType
 from mastodon.sealed.snapshot import Reason, SnapshotStatus
 from mastodon_agent import large_reader, reader
-from mastodon_agent.chunk import LargeFile
+from mastodon_agent.chunk import MOST_PIECES, LargeFile, make_chunker
 from tests.agent_runs import AgentCase
 
 
@@ -396,6 +396,15 @@ class LargeFileTests(AgentCase):
         self.assertEqual(self.content("huge"), content)
         self.assertEqual(self.back_up().tally.read_files, 0)
         self.assertEqual(self.content("huge"), content)
+
+    def test_number_of_pieces_is_bounded(self):
+        """Pieces grow with the file, so that their number hardly does."""
+        sizes = [1 << bits for bits in (20, 30, 31, 34, 37, 40, 43)]
+        averages = [make_chunker(size, 1).avg_size for size in sizes]
+        self.assertEqual(averages, sorted(averages))
+        self.assertEqual(averages[0], 16 * 1024)
+        self.assertLessEqual(max(size // one for size, one in zip(sizes[:-1], averages, strict=False)), MOST_PIECES)
+        self.assertEqual(averages[-1], 4 << 20)
 
     def test_memory_is_given_back_at_once(self):
         """A large file's buffer goes with it: many files of some megabytes need no more than one."""
