@@ -19,6 +19,7 @@ _RECORD = struct.Struct("<32s32sII")
 """Hash, blob id, offset, length; without a blob id, the content follows."""
 UNKNOWN = bytes(32)
 PENDING = 1024 * 1024
+_compressor = zstandard.ZstdCompressor(level=1)
 
 
 class HeldPieces:
@@ -39,6 +40,8 @@ class HeldPieces:
         length = len(piece)
         hash = self._outlet.hash_piece(piece)
         found = self._outlet.find(hash, length)
+        if found is not None and not found[0].id:
+            found = None  # in a blob that is open
         if self._is_broken or (found is None and length > self._left):
             return False
         if found is not None:
@@ -78,7 +81,7 @@ class HeldPieces:
 
 def compressed_length(data: bytes | memoryview) -> int:
     """About what data cost when they are sent."""
-    return len(zstandard.ZstdCompressor(level=1).compress(data))
+    return len(_compressor.compress(data))
 
 
 def _replay(source: IO[bytes], length: int, large: LargeFile) -> None:
