@@ -17,6 +17,7 @@ from mastodon_agent import large_reader
 from mastodon_agent.backup import Outcome
 from mastodon_agent.base_cache import BaseCache, CachedBase
 from mastodon_agent.options import UsageError, parse_options
+from mastodon_agent.pairing import Credentials
 from tests.agent_runs import AgentCase
 from tests.compare_trees import compare_trees
 from tests.long import long_test
@@ -242,6 +243,14 @@ class DamageTests(DeltaCase):
             kept.clear()
         self.run_agent()
         self.assertFalse(self.is_delta())
+
+    def test_bases_of_another_pair(self):
+        """Under a new sealing pair everything goes in full: bases that lie under the old one do not count."""
+        self.run_agent(credentials=Credentials(b"another", ()))
+        self.assertFalse(self.is_delta())
+        self.edit()
+        self.run_agent(credentials=Credentials(b"another", ()))
+        self.assertTrue(self.is_delta())
 
     def test_promise_p9_base_lost_on_the_server(self):
         """When the server loses a part of a base, the commit says so, and the file goes in full."""
