@@ -148,7 +148,7 @@ def _back_up(options: Options, url: MachineUrl, console: Console) -> int:
         setting = ReaderSetting(
             options.tree(), _rules(options), file_hash_key(secret.id_key), secret.machine_id, time.time_ns
         )
-        readers = ReaderProcesses(setting, reader_count())
+        readers = ReaderProcesses(setting, reader_count(os.path.join(options.state, state.NAME)))
         stack.callback(readers.close)
         _begin_ahead(options, secret, readers)
         # Imported late, when the readers are at work.

@@ -19,16 +19,18 @@ from mastodon_agent.old_listing import OldListing
 from mastodon_agent.reader import FileReader, Watch, no_watch
 from mastodon_agent.records import Kind
 from mastodon_agent.refresh import Doubts
-from mastodon_agent.ring import OtherEnded, Ring, RingReader, RingWriter
+from mastodon_agent.ring import SLOTS, OtherEnded, Ring, RingReader, RingWriter
 from mastodon_agent.roots import Node
 from mastodon_agent.scan import Scan, ScanRules, pseudo_devices
 from mastodon_agent.script import Script
 from mastodon_agent.share import Share
-from mastodon_agent.state import Part, cut_in_parts, listing_version, read_pages
+from mastodon_agent.state import PART_MINIMUM, Part, cut_in_parts, listing_version, read_pages
 
 _LENGTH = struct.Struct("<I")
-MOST_READERS = 4
-"""More processes than that would wait for the disk, and for the one that takes what they read."""
+MOST_READERS = 8
+"""More processes than that would wait for the one that takes what they read."""
+LATER_SLOTS = 24
+"""Of all rings but the first, together: what changed in the later shares waits there for its turn."""
 
 
 NOTHING = memoryview(b"")
@@ -38,9 +40,13 @@ class SharesDiffer(Exception):
     """What one process saw on the way to the next one's share was not there when that one looked, or the reverse."""
 
 
-def reader_count() -> int:
-    """One process for each core."""
-    return max(1, min(MOST_READERS, len(os.sched_getaffinity(0))))
+def reader_count(listing: str) -> int:
+    """Two for each core, since while one waits for the disk another works; no more than a listing is worth."""
+    try:
+        worth = os.stat(listing).st_size // PART_MINIMUM
+    except OSError:
+        worth = 0
+    return min(MOST_READERS, 2 * len(os.sched_getaffinity(0)), max(2, worth))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +88,10 @@ class ReaderProcesses:
         self._parts: list[Part] = []
         self._most = count
         self._progress = Progress()
-        for _ in range(count):
-            self._readers.append(_Reader(setting, self._progress, self._readers))
+        later = min(SLOTS, LATER_SLOTS // max(1, count - 1))
+        for number in range(count):
+            ring = Ring(later if number else SLOTS)
+            self._readers.append(_Reader(setting, ring, self._progress, self._readers))
 
     def begin_ahead(self, job: ScanJob) -> None:
         """Begin what will most likely be asked for, before it is known."""
@@ -147,8 +155,7 @@ class ReaderProcesses:
 class _Reader:
     """One process. ``others`` were forked before, and their ends of pipes are none of its business."""
 
-    def __init__(self, setting: ReaderSetting, progress: Progress, others: list["_Reader"]) -> None:
-        ring = Ring()
+    def __init__(self, setting: ReaderSetting, ring: Ring, progress: Progress, others: list["_Reader"]) -> None:
         jobs_read, self._jobs = os.pipe()
         self._pid = os.fork()
         if not self._pid:

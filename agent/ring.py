@@ -31,11 +31,11 @@ class OtherEnded(Exception):
 class Ring:
     """Made before the fork; then each process takes its end and leaves the other."""
 
-    def __init__(self) -> None:
-        self.memory = mmap.mmap(-1, SLOT * SLOTS)
+    def __init__(self, slots: int = SLOTS) -> None:
+        self.memory = mmap.mmap(-1, SLOT * slots)
         self.full_read, self.full_write = os.pipe()
         self.free_read, self.free_write = os.pipe()
-        os.write(self.free_write, bytes(range(SLOTS)))
+        os.write(self.free_write, bytes(range(slots)))
 
     def writer(self) -> "RingWriter":
         """The filling end."""

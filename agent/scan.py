@@ -26,6 +26,7 @@ CACHE_TAG = b"CACHEDIR.TAG"
 CACHE_SIGNATURE = b"Signature: 8a477f597d28d172789f06886806bc55"
 DIRECTORY_BYTES_LIMIT = 384 * 1024
 """Bytes of all names that lead to a directory: what lies deeper does not fit in a page of the listing."""
+DEEP = DIRECTORY_BYTES_LIMIT // 255
 
 PSEUDO = frozenset(
     b"proc sysfs cgroup cgroup2 devpts securityfs debugfs tracefs pstore bpf configfs fusectl mqueue binfmt_misc"
@@ -137,7 +138,7 @@ class Scan:
             return []
         seams = [seam for seam in self._seams if seam.lies_below(directory)]
         try:
-            if sum(map(len, directory)) > DIRECTORY_BYTES_LIMIT:
+            if len(directory) > DEEP and sum(map(len, directory)) > DIRECTORY_BYTES_LIMIT:
                 raise OSError(errno.ENAMETOOLONG, "too deep")
             fd = chain.open(directory)
             names = self._names(fd, pending.node)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from mastodon.host.durable import write_file
 from mastodon.sealed import cbor
 from mastodon.sealed.errors import FormatError
-from mastodon.sealed.ledger import went_on
+from mastodon.sealed.ledger_head import went_on
 from mastodon.sealed.purposes import Purpose, sha256
 from mastodon.sealed.schema import Body, key, octets, octets_or_none, unsigned
 

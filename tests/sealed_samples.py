@@ -15,7 +15,7 @@ from mastodon.sealed.book import BookContent, Card, Generation, make_book
 from mastodon.sealed.enrolment import AdminRequest, Enrolment, Succession
 from mastodon.sealed.entry import Delta, Entry, EntryFlag, EntryType, Place
 from mastodon.sealed.hpke import SealingKey
-from mastodon.sealed.ledger import LedgerHeadRecord
+from mastodon.sealed.ledger_head import LedgerHeadRecord
 from mastodon.sealed.listing import Root, Section
 from mastodon.sealed.machine_secret import MachineSecret, id_key_commitment
 from mastodon.sealed.order import Order, OrderType, order_key_hash

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from mastodon.daemon.heads import load_ledger_key
 from mastodon.host.certificates import make_identity, pin_text, write_identity
-from mastodon.sealed.ledger import LedgerHeadRecord
+from mastodon.sealed.ledger_head import LedgerHeadRecord
 from mastodon.sealed.url import parse_url
 from mastodon.wire.messages import Ack, Committed, NewPair, NewSnapshot, PackEnd, Piece
 from tests.restore_case import FILES, listed

@@ -18,11 +18,9 @@ from mastodon.sealed.ledger import (
     SEGMENT_HEAD,
     Head,
     LedgerEntry,
-    LedgerHeadRecord,
     SegmentReader,
     encode_entry,
     encode_segment_head,
-    went_on,
 )
 from mastodon.sealed.ledger_entries import (
     ENTRY_TYPES,
@@ -49,6 +47,7 @@ from mastodon.sealed.ledger_entries import (
     SpoolChanged,
     Succeeded,
 )
+from mastodon.sealed.ledger_head import LedgerHeadRecord, went_on
 from mastodon.sealed.purposes import Purpose, hasher
 from mastodon.sealed.record import raw_public_key
 from mastodon.sealed.schema import key, octets

@@ -9,7 +9,7 @@ from mastodon.sealed import cbor
 from mastodon.sealed.book import Book
 from mastodon.sealed.enrolment import AdminRequest, Enrolment, Succession
 from mastodon.sealed.errors import Forged, FormatError, Malformed, Unsupported
-from mastodon.sealed.ledger import LedgerHeadRecord
+from mastodon.sealed.ledger_head import LedgerHeadRecord
 from mastodon.sealed.order import Order
 from mastodon.sealed.pair import PairRecord, ReenvelopeRecord
 from mastodon.sealed.purposes import Purpose

@@ -17,7 +17,7 @@ from mastodon.daemon.errors import (
     Unavailable,
 )
 from mastodon.sealed.blob import BlobKind
-from mastodon.sealed.ledger import LedgerHeadRecord
+from mastodon.sealed.ledger_head import LedgerHeadRecord
 from mastodon.sealed.record import raw_public_key, record_hash
 from mastodon.sealed.run import run_id
 from mastodon.sealed.statement import (

@@ -16,7 +16,8 @@ from mastodon.sealed.book import Book, open_book
 from mastodon.sealed.content import FileHasher, decode_map, file_hash_key
 from mastodon.sealed.enrolment import AdminRequest, Enrolment, Succession
 from mastodon.sealed.hpke import SealingKey
-from mastodon.sealed.ledger import LedgerHeadRecord, SegmentReader
+from mastodon.sealed.ledger import SegmentReader
+from mastodon.sealed.ledger_head import LedgerHeadRecord
 from mastodon.sealed.listing import Root, decode_page
 from mastodon.sealed.machine_secret import MachineSecret, id_key_commitment
 from mastodon.sealed.order import open_order, order_key_hash

@@ -12,7 +12,8 @@ from mastodon.daemon.errors import StoreError
 from mastodon.host.certificates import CertificateError, load_key
 from mastodon.host.durable import SYSTEM_DISK, Disk, write_file
 from mastodon.sealed.errors import FormatError
-from mastodon.sealed.ledger import Head, LedgerHeadRecord
+from mastodon.sealed.ledger import Head
+from mastodon.sealed.ledger_head import LedgerHeadRecord
 from mastodon.sealed.record import raw_public_key
 
 HEADS = "heads"

@@ -24,7 +24,8 @@ from mastodon.daemon.spools import Spools
 from mastodon.host.durable import DiskError
 from mastodon.host.ledger_reader import ChainReader
 from mastodon.host.spool_layout import segments
-from mastodon.sealed.ledger import CHAIN_LENGTH, GENESIS, Head
+from mastodon.sealed.ledger import GENESIS, Head
+from mastodon.sealed.ledger_head import CHAIN_LENGTH
 
 LOCK = "lock"
 CATALOGUE = "catalogue.sqlite"

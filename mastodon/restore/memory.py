@@ -14,7 +14,7 @@ from typing import Any
 from mastodon.host.durable import write_file
 from mastodon.restore.errors import RestoreError, WentBack
 from mastodon.restore.history import History, show_time
-from mastodon.sealed.ledger import went_on
+from mastodon.sealed.ledger_head import went_on
 
 LIMIT = 16 * 1024 * 1024
 

@@ -33,23 +33,19 @@ should stand. The check keeps a damaged length from passing for that. Anything e
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import ClassVar
 
 from mastodon.sealed import cbor
-from mastodon.sealed.errors import Forged, FormatError, Malformed, Unsupported
+from mastodon.sealed.errors import Forged, Malformed, Unsupported
 from mastodon.sealed.ledger_entries import ENTRY_TYPES, EntryBody, LedgerEntryType
+from mastodon.sealed.ledger_head import HASH_LENGTH
 from mastodon.sealed.purposes import Purpose, hasher
-from mastodon.sealed.record import Record, RecordType
-from mastodon.sealed.schema import EXTENSIONS_LIMIT, array, check_packed_extensions, key, octets, row, unsigned
+from mastodon.sealed.schema import EXTENSIONS_LIMIT, check_packed_extensions
 
 MAGIC = b"MLDG"
 VERSION = SUITE = 1
 SEGMENT_HEAD = struct.Struct(">4sBBHHH16sQ32s")
 ENTRY_HEAD = struct.Struct(">IBBHQQ4s")
 CHECK_LENGTH = 4
-HASH_LENGTH = 32
-CHAIN_LENGTH = 16
 ENTRY_LIMIT = 8 * 1024 * 1024
 SEGMENT_LIMIT = 16 * 1024 * 1024
 """A segment that has reached this many bytes is followed by a new one."""
@@ -76,54 +72,6 @@ class LedgerEntry:
     time_ns: int
     clock_trusted: bool
     body: EntryBody | None
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerHeadRecord(Record):
-    """Heads of all chains, (chain, sequence, hash), signed by the ledger key, which lies outside the spools.
-
-    ``ledger_key`` is its public half: agents and clients remember it with the highest head that they saw.
-    """
-
-    TYPE: ClassVar = RecordType.LEDGER_HEAD
-    PURPOSE: ClassVar = Purpose.SIGN_LEDGER_HEAD
-
-    heads: tuple[tuple[bytes, int, bytes], ...] = key(
-        0, array(row(octets(CHAIN_LENGTH), unsigned(), octets(HASH_LENGTH)), 128)
-    )
-    time_ns: int = key(1, unsigned())
-    ledger_key: bytes = key(2, octets(32))
-
-    def check_whole(self) -> None:
-        """Raise Malformed for chains out of order, or twice."""
-        if any(one[0] >= two[0] for one, two in pairwise(self.heads)):
-            raise Malformed("ledger head: chains out of order, or twice")
-
-    @classmethod
-    def open(cls, data: bytes) -> "LedgerHeadRecord":
-        """The heads, signed by the key that they name: the caller knows whether it is the one. Raises FormatError."""
-        record = cls.read_unverified(data)
-        cls.check_signature(data, record.ledger_key)
-        return record
-
-
-def went_on(before: bytes, now: bytes) -> bool:
-    """Whether a signed head is as new as one that was shown before, and of the same ledger; empty: none was shown.
-
-    One that cannot be read, or is signed by another key, is taken for a ledger that went back.
-    """
-    if not before and not now:
-        return True
-    try:
-        new = LedgerHeadRecord.open(now)
-        old = LedgerHeadRecord.open(before) if before else new
-    except FormatError:
-        return False
-    reached = {chain: (sequence, hash) for chain, sequence, hash in new.heads}
-    return new.ledger_key == old.ledger_key and all(
-        reached.get(chain, (-1, b""))[0] > sequence or reached.get(chain) == (sequence, hash)
-        for chain, sequence, hash in old.heads
-    )
 
 
 def encode_segment_head(head: Head) -> bytes:
