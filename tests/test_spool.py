@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mastodon.daemon.config import SpoolConfig
 from mastodon.daemon.errors import SpoolFull, StoreError, Unavailable
+from mastodon.daemon.events import EventCode
 from mastodon.daemon.opening import StateLock
 from mastodon.daemon.spool import Spool, day_of, install_recovery, make_spool
 from mastodon.daemon.spools import SpoolMemory, Spools
@@ -140,6 +141,7 @@ class DoubtTests(StoreCase):
         self.stop()
         self.assertEqual(self.contents(), before)
         self.start_again()
+        self.assertIn(EventCode.SPOOL_OFFLINE, self.events())
 
     def test_not_mounted(self) -> None:
         """Without its marker a directory is not written to."""

@@ -19,7 +19,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from mastodon import __version__
 from mastodon.catalogue.interface import (
     Account,
     BlobState,
@@ -32,23 +31,17 @@ from mastodon.catalogue.interface import (
     Tenant,
     Totals,
 )
-from mastodon.catalogue.sqlite import SqliteCatalogue, remove_files
 from mastodon.daemon.closure import Closure
-from mastodon.daemon.commits import CommitResult, Commits
+from mastodon.daemon.commits import CommitResult
 from mastodon.daemon.config import Config, SpoolConfig
 from mastodon.daemon.errors import CATALOGUE_REFUSES, Displaced, NotAllowed, NotFound, StoreError, Unavailable
 from mastodon.daemon.events import EventBound, EventCode
-from mastodon.daemon.execute import Authority
 from mastodon.daemon.heads import HeadsFile, load_ledger_key
-from mastodon.daemon.intake import Intake
-from mastodon.daemon.ledger_writer import LedgerWriter
+from mastodon.daemon.opened import Opened, Surroundings, open_parts, reconcile
 from mastodon.daemon.opening import (
-    CATALOGUE,
     OpenedLedger,
     StateLock,
-    compare_all,
     head_text,
-    open_catalogue,
     open_spools,
 )
 from mastodon.daemon.pack_receiver import PackReceiver
@@ -60,7 +53,7 @@ from mastodon.host.durable import SYSTEM_DISK, Disk, DiskError
 from mastodon.host.spool_layout import pack_name
 from mastodon.sealed.blob import LEVELS
 from mastodon.sealed.ledger import Head
-from mastodon.sealed.ledger_entries import ChainStarted, Event, PolicySet
+from mastodon.sealed.ledger_entries import Event, PolicySet
 from mastodon.wire.restore_messages import ENVELOPES_LIMIT
 
 __all__ = [
@@ -105,11 +98,7 @@ class Store:
         self._pool = ThreadPool(0, THREADS, "store")
         self._lock: StateLock | None = None
         self._spools = Spools((), SpoolMemory(state, disk))
-        self._catalogue: Catalogue | None = None
-        self._ledger: LedgerWriter | None = None
-        self._intake: Intake | None = None
-        self._commits: Commits | None = None
-        self._authority: Authority | None = None
+        self._opened: Opened | None = None
         self._epoch = 0
         self._epochs: dict[bytes, int] = {}
         self._seen: dict[bytes, int] = {}
@@ -135,63 +124,36 @@ class Store:
 
     async def _open(self) -> None:
         self._spools = Spools(self._configs, SpoolMemory(self._state, self._disk), self._disk)
-        opened: OpenedLedger = await self._in_thread(
+        found: OpenedLedger = await self._in_thread(
             open_spools, self._spools, self._heads, self._random, self._lock
         )
         for spool in self._spools.all:
             if not spool.online:
                 self.log.error("spool offline: {reason}", reason=spool.offline)
-        self.locked = opened.locked
+        self.locked = found.locked
         if self.locked:
             self.log.critical("{reason}", reason=self.locked)
-        path = self._state / CATALOGUE
-        self._catalogue, last_ns = await open_catalogue(
-            lambda: SqliteCatalogue(path, self._reactor), lambda: remove_files(path), self._spools, opened.head,
-            self._in_thread,
+        around = Surroundings(
+            self._state, self._spools, self._heads, self._servers, self._reactor, self.now_ns, self._in_thread,
+            self._spool_failed, self._record_of_machine,
         )  # fmt: skip
-        self._ledger = LedgerWriter(
-            self._spools, self._heads, self._reactor, self.now_ns, self._catalogue.apply, self._spool_failed
-        )
-        self._ledger.vouches = not self.locked
-        await self._ledger.open(opened.head, last_ns)
-        self._intake = Intake(
-            self._spools, self._catalogue, self._in_thread, self.now_ns, self._spool_failed, self._record_of_machine
-        )
-        self._commits = Commits(self._intake, self._ledger, self.now_ns)
-        self._authority = Authority(self._catalogue, self._ledger, frozenset(self._servers), self.now_ns)
-        await self._reconcile(opened)
-        self.rates.follow(await self._catalogue.settings(RATE))
-
-    async def _reconcile(self, opened: OpenedLedger) -> None:
-        assert self._catalogue is not None and self._ledger is not None
-        if opened.fresh:
-            await self._ledger.append(ChainStarted(self._servers, self._heads.public_key, __version__))
-        for spool, found in await compare_all(self._catalogue, self._spools, self._in_thread):
-            if found.added or found.found:
-                self.log.info("{spool}: {n} packs taken in", spool=spool.path, n=found.added + len(found.found))
-            for path, reason in found.strange:
-                self.log.error("{path}: {reason}", path=path, reason=reason)
-                await self.record(EventCode.PACK_STRANGE, detail=f"{path.name}: {reason}")
-            if found.lost:
-                self.log.error("{spool}: {n} packs are gone", spool=spool.path, n=len(found.lost))
-                await self.record(EventCode.PACK_LOST, detail=f"{len(found.lost)} packs, first {found.lost[0].hex()}")
+        self._opened = await open_parts(around, found)
+        await reconcile(around, self._opened, found)
+        self.rates.follow(await self._opened.catalogue.settings(RATE))
 
     def stop(self) -> "Deferred[None]":
         """Let the catalogue take in what was acknowledged, remember the head, close."""
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
-        if self._intake is not None:
-            await self._intake.drain()
+        if self._opened is not None:
+            await self._opened.intake.drain()
         await self._shut()
 
     async def _shut(self) -> None:
-        ledger, catalogue = self._ledger, self._catalogue
-        self._intake = self._commits = self._authority = self._ledger = self._catalogue = None
-        if ledger is not None:
-            await ledger.stop()
-        if catalogue is not None:
-            await catalogue.close()
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            await opened.close()
         await self._in_thread(lambda: None)
         self._pool.stop()
         if self._lock is not None:
@@ -202,7 +164,7 @@ class Store:
 
     def account(self, machine: bytes, proven: bool = True) -> "Deferred[Account | None]":
         """The account, None for one that is not known. Not ``proven``: for a stranger who says that it is this one."""
-        return self._do(self._ready().account(machine, proven))
+        return self._do(self._ready().catalogue.account(machine, proven))
 
     def machine_session(self, machine: bytes) -> int:
         """A new session of the machine begins; what older ones still write is refused as Displaced."""
@@ -216,8 +178,8 @@ class Store:
         return self._do(self._stored(machine, ids))
 
     async def _stored(self, machine: bytes, ids: Sequence[bytes]) -> set[bytes]:
-        catalogue = self._ready()
-        behind = self._intake is not None and self._intake.is_behind(machine)
+        opened = self._ready()
+        catalogue, behind = opened.catalogue, opened.intake.is_behind(machine)
         states: dict[bytes, BlobState] = {}
         for at in range(0, len(ids), LOOKED_UP_AT_ONCE):
             states.update(await catalogue.blob_states(machine, ids[at : at + LOOKED_UP_AT_ONCE], behind))
@@ -230,36 +192,27 @@ class Store:
 
     def begin_pack(self, machine: bytes, epoch: int) -> PackReceiver:
         """Begin to receive a pack."""
-        self._ready()
-        assert self._intake is not None
+        intake = self._ready().intake
         self._names += 1
         name = f"{self._names}-{self._random(8).hex()}.pack"
-        return PackReceiver(self._intake, machine, name, self._demand_current(machine, epoch))
+        return PackReceiver(intake, machine, name, self._demand_current(machine, epoch))
 
     def add_pair(self, machine: bytes, record: bytes, envelope: bytes, epoch: int) -> "Deferred[bytes]":
         """Take a pair record and its envelope; fires with the record hash when they are durable."""
-        self._ready()
-        assert self._commits is not None
-        return self._do(self._commits.add_pair(machine, record, envelope, self._demand_current(machine, epoch)))
+        return self._do(self._ready().commits.add_pair(machine, record, envelope, self._demand_current(machine, epoch)))
 
     def commit(self, machine: bytes, record: bytes, epoch: int) -> "Deferred[CommitResult]":
         """Commit a snapshot record, or say what it lacks."""
-        self._ready()
-        assert self._commits is not None
-        return self._do(self._commits.commit(machine, record, self._demand_current(machine, epoch)))
+        return self._do(self._ready().commits.commit(machine, record, self._demand_current(machine, epoch)))
 
     def signed_head(self) -> bytes:
         """The ledger's durable head, signed."""
-        self._ready()
-        assert self._ledger is not None
-        return self._ledger.signed_head()
+        return self._ready().ledger.signed_head()
 
     @property
     def head(self) -> Head:
         """The ledger's durable head."""
-        self._ready(unlocked=False)
-        assert self._ledger is not None
-        return self._ledger.durable_head
+        return self._ready(unlocked=False).ledger.durable_head
 
     # The restore port
 
@@ -270,14 +223,14 @@ class Store:
             expired = found is not None and found.expires_ns and found.expires_ns <= self.now_ns()
             return None if expired else found
 
-        return self._do(self._ready().certificate(pin)).addCallback(judge)
+        return self._do(self._ready().catalogue.certificate(pin)).addCallback(judge)
 
     def who(self, tenant: bytes) -> "Deferred[Tenant]":
         """The admin. Fails with NotFound."""
         return self._do(self._who(tenant))
 
     async def _who(self, tenant: bytes) -> Tenant:
-        found = await self._ready().tenant(tenant)
+        found = await self._ready().catalogue.tenant(tenant)
         if found is None:
             raise NotFound("unknown")
         return found
@@ -288,7 +241,7 @@ class Store:
         def seen(rows: list[MachineRow]) -> list[MachineRow]:
             return [replace(row, seen_ns=max(row.seen_ns, self._seen.get(row.machine, 0))) for row in rows]
 
-        return self._do(self._ready().machines(tenant)).addCallback(seen)
+        return self._do(self._ready().catalogue.machines(tenant)).addCallback(seen)
 
     def snapshots(self, tenant: bytes, machine: bytes, first: int, limit: int) -> "Deferred[list[tuple[bytes, int]]]":
         """Snapshot records from a sequence on, with the server's time of their commit."""
@@ -325,35 +278,29 @@ class Store:
 
     def book(self, tenant: bytes) -> "Deferred[bytes]":
         """The tenant's newest book, b"" before the first."""
-        return self._do(self._ready().book(tenant)).addCallback(lambda found: found[2])
+        return self._do(self._ready().catalogue.book(tenant)).addCallback(lambda found: found[2])
 
     def execute(self, tenant: bytes, pin: bytes, statement: bytes, attachment: bytes) -> "Deferred[None]":
         """Do what a statement says."""
-        self._ready()
-        assert self._authority is not None
-        return self._do(self._authority.execute(tenant, pin, statement, attachment))
+        return self._do(self._ready().authority.execute(tenant, pin, statement, attachment))
 
     # The operator
 
     def add_admin(self, name: str, request: bytes) -> "Deferred[Tenant]":
         """Take an admin's request."""
-        self._ready()
-        assert self._authority is not None
-        return self._do(self._authority.add_admin(name, request))
+        return self._do(self._ready().authority.add_admin(name, request))
 
     def list_admins(self) -> "Deferred[list[Tenant]]":
         """All admins with their certificates."""
-        return self._do(self._ready().tenants())
+        return self._do(self._ready().catalogue.tenants())
 
     def remove_certificate(self, pin: bytes) -> "Deferred[None]":
         """Remove a client key for ever."""
-        self._ready()
-        assert self._authority is not None
-        return self._do(self._authority.remove_certificate(pin))
+        return self._do(self._ready().authority.remove_certificate(pin))
 
     def totals(self) -> "Deferred[Totals]":
         """How much there is."""
-        return self._do(self._ready(unlocked=False).totals())
+        return self._do(self._ready(unlocked=False).catalogue.totals())
 
     def list_spools(self) -> list[SpoolStatus]:
         """The configured spools, as they are."""
@@ -364,11 +311,10 @@ class Store:
         return self._do(self._set_rate(machine, rate_value(rate)))
 
     async def _set_rate(self, machine: bytes, value: str) -> None:
-        catalogue = self._ready()
-        assert self._ledger is not None
-        if machine and await catalogue.owner(machine) is None:
+        opened = self._ready()
+        if machine and await opened.catalogue.owner(machine) is None:
             raise NotFound("no machine with this id is enrolled")
-        await self._ledger.append(PolicySet(b"", machine, ((RATE, value),), b""))
+        await opened.ledger.append(PolicySet(b"", machine, ((RATE, value),), b""))
         self.rates.follow([(machine, value)])
 
     def confirm(self, head: str) -> "Deferred[None]":
@@ -378,9 +324,8 @@ class Store:
     async def _confirm(self, head: str) -> None:
         if head.strip().lower() != self.head_text():
             raise NotAllowed(f"the ledger's head is not that, but {self.head_text()}")
-        assert self._ledger is not None
         await self._in_thread(self._heads.write, self.head, self.now_ns())
-        self.locked, self._ledger.vouches = "", True
+        self.locked, self._ready().ledger.vouches = "", True
         await self.record(EventCode.LEDGER_CONFIRMED, detail=head)
 
     def head_text(self) -> str:
@@ -392,7 +337,7 @@ class Store:
     ) -> "Deferred[None]":
         """Put an event into the ledger, unless there were too many of its kind in this hour. Never fails."""
         # While the store is locked the ledger stays as it is: its head is what the operator compares.
-        if self._ledger is None or self.locked or not self._bound.allows(code, tenant or machine, self.now_ns()):
+        if self._opened is None or self.locked or not self._bound.allows(code, tenant or machine, self.now_ns()):
             return succeed(None)
         plain = "".join(c if c.isprintable() else "?" for c in detail)
         text = plain.encode("utf-8", "replace")[:1000].decode("utf-8", "ignore")
@@ -401,7 +346,7 @@ class Store:
         def lost(failure: Failure) -> None:
             self.log.error("an event was not written ({reason}): {detail}", reason=str(failure.value), detail=text)
 
-        return self._ledger.append(event).addCallbacks(lambda _: None, lost)
+        return self._opened.ledger.append(event).addCallbacks(lambda _: None, lost)
 
     def pack_unreadable(self, path: str, reason: str) -> None:
         """A restore came upon a pack that it could not read, or not whole."""
@@ -410,8 +355,8 @@ class Store:
 
     # Inside
 
-    def _record_of_machine(self, code: EventCode, machine: bytes, detail: str) -> None:
-        self.record(code, machine=machine, detail=detail)  # the port logs the refusal that comes of it
+    def _record_of_machine(self, code: EventCode, machine: bytes, detail: str) -> "Deferred[None]":
+        return self.record(code, machine=machine, detail=detail)  # the port logs the refusal that comes of it
 
     def _spool_failed(self, spool: Spool, reason: str) -> None:
         spool.offline = spool.offline or reason
@@ -428,23 +373,22 @@ class Store:
 
         return check
 
-    def _ready(self, unlocked: bool = True) -> Catalogue:
-        if self._catalogue is None or self._ledger is None:
+    def _ready(self, unlocked: bool = True) -> Opened:
+        if self._opened is None:
             raise Unavailable("the store is not open: try again")
         if unlocked and self.locked:
             raise Unavailable("the server waits for its operator: see its log")
-        return self._catalogue
+        return self._opened
 
     def _of_tenant(
         self, tenant: bytes, machine: bytes, ask: Callable[[Catalogue], "Deferred[T]"]
     ) -> "Deferred[T]":
         async def answer() -> T:
-            catalogue = self._ready()
-            if not tenant or await catalogue.owner(machine) != tenant:
+            opened = self._ready()
+            if not tenant or await opened.catalogue.owner(machine) != tenant:
                 raise NotFound("no such machine")
-            if self._intake is not None:
-                await self._intake.settled(machine)
-            return await ask(catalogue)
+            await opened.intake.settled(machine)
+            return await ask(opened.catalogue)
 
         return self._do(answer())
 
