@@ -1,7 +1,7 @@
 """Runs points: which kind each is, in which installation, by how many processes; and takes down what came of it.
 
 Points are dealt by the seed alone: the same numbers, seed and kinds give the same points, so that one can be repeated.
-A hundred points share an installation (an era); each era is one process's, and machines take turns in it.
+Some points share an installation (an era), with two spools or one; each era is one process's, and machines take turns.
 """
 
 import json
@@ -20,7 +20,7 @@ from bench.faults.kinds import KINDS
 from bench.faults.point import Missed, Point
 from bench.faults.site import POINTS_EACH, Machine, Site
 
-ERA = 100
+ERA = 25
 DRAWS = 25
 SLOW_S = 20.0
 AUDITED = 3
@@ -175,7 +175,7 @@ def _new_site(wanted: Wanted, number: int, points: int) -> Site:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(mode=0o700)
     machines = 1 if points == 1 else (min(points, ERA) + POINTS_EACH - 1) // POINTS_EACH
-    site = Site(work, rng, 1 + era % 2, machines)
+    site = Site(work, rng, 2 - era % 2, machines)
     site.set_up()
     return site
 

@@ -19,7 +19,11 @@ from bench.faults.point import Point
 from bench.faults.site import Broken, Machine, Site
 from bench.faults.steps import Plan
 from bench.faults.tree import take_manifest
+from mastodon.daemon.events import EventCode
 from mastodon.daemon.spool import make_spool
+from mastodon.host.ledger_reader import ChainReader
+from mastodon.host.spool_layout import chains, segments
+from mastodon.sealed.ledger_entries import Event
 
 
 def spool_returns(point: Point) -> None:
@@ -43,6 +47,7 @@ def spool_returns(point: Point) -> None:
             site.change(machine)
             site.begin_agent(machine).end((0, 1))
             site.stop_daemon()
+            _demand_event(site, EventCode.SPOOL_OFFLINE)
         if _fingerprint(there) != before:
             raise Broken(f"a spool that is {how} was written to")
     shutil.rmtree(older)
@@ -98,6 +103,10 @@ def spool_stays_older(point: Point) -> None:
     point.spent = True
     site.start_daemon()
     site.back_up(machine)
+    if len(site.spools) == 1:
+        _demand_event(site, EventCode.LEDGER_CONFIRMED)
+    elif lost:
+        _demand_event(site, EventCode.PACK_LOST)
     sound = kept | {max(machine.acked)}
     check_packs(site, machine)
     for road in ("restored", "recovered"):
@@ -158,6 +167,16 @@ def _demand_said(site: Site, what: str) -> None:
     assert site.daemon is not None
     if what not in site.daemon.said(100_000):
         raise Broken(f"the daemon does not say {what!r}:\n{site.daemon.said()}")
+
+
+def _demand_event(site: Site, code: EventCode) -> None:
+    """The ledger of a spool that is in use tells of it."""
+    for spool in site.spools:
+        for chain in chains(spool):
+            entries = ChainReader(chain, segments(spool, chain)).entries()
+            if any(isinstance(entry.body, Event) and entry.body.code == code for entry, _ in entries):
+                return
+    raise Broken(f"no ledger has an event {code.name}")
 
 
 def _confirm(site: Site) -> None:
