@@ -31,7 +31,7 @@ NAMED = 1024
 INSERTIONS_OUTSTANDING = 8
 VERIFICATIONS_AT_ONCE = 4
 
-Record = Callable[[EventCode, bytes, str], None]
+Record = Callable[[EventCode, bytes, str], "Deferred[None]"]
 
 
 class Intake:

@@ -124,9 +124,7 @@ class Store:
 
     async def _open(self) -> None:
         self._spools = Spools(self._configs, SpoolMemory(self._state, self._disk), self._disk)
-        found: OpenedLedger = await self._in_thread(
-            open_spools, self._spools, self._heads, self._random, self._lock
-        )
+        found: OpenedLedger = await self._in_thread(open_spools, self._spools, self._heads, self._random, self._lock)
         for spool in self._spools.all:
             if not spool.online:
                 self.log.error("spool offline: {reason}", reason=spool.offline)
@@ -266,9 +264,7 @@ class Store:
 
     async def _locate(self, tenant: bytes, machine: bytes, ids: Sequence[bytes]) -> Located:
         online = {spool.uuid: spool for spool in self._spools.online}
-        places = await self._of_tenant(
-            tenant, machine, lambda catalogue: catalogue.locate(machine, ids, list(online))
-        )
+        places = await self._of_tenant(tenant, machine, lambda catalogue: catalogue.locate(machine, ids, list(online)))
         ranges = [
             (str(online[place.spool].path / pack_name(place.day, place.pack)), place.start, place.size)
             for place in places
@@ -332,9 +328,7 @@ class Store:
         """The ledger's head as the operator confirms it."""
         return head_text(self.head)
 
-    def record(
-        self, code: EventCode, tenant: bytes = b"", machine: bytes = b"", detail: str = ""
-    ) -> "Deferred[None]":
+    def record(self, code: EventCode, tenant: bytes = b"", machine: bytes = b"", detail: str = "") -> "Deferred[None]":
         """Put an event into the ledger, unless there were too many of its kind in this hour. Never fails."""
         # While the store is locked the ledger stays as it is: its head is what the operator compares.
         if self._opened is None or self.locked or not self._bound.allows(code, tenant or machine, self.now_ns()):
@@ -380,9 +374,7 @@ class Store:
             raise Unavailable("the server waits for its operator: see its log")
         return self._opened
 
-    def _of_tenant(
-        self, tenant: bytes, machine: bytes, ask: Callable[[Catalogue], "Deferred[T]"]
-    ) -> "Deferred[T]":
+    def _of_tenant(self, tenant: bytes, machine: bytes, ask: Callable[[Catalogue], "Deferred[T]"]) -> "Deferred[T]":
         async def answer() -> T:
             opened = self._ready()
             if not tenant or await opened.catalogue.owner(machine) != tenant:
