@@ -75,9 +75,13 @@ class ContentMap:
         return found[0], found[1]
 
     def knows(self, id: bytes) -> bool:
-        """Whether the server has acknowledged this blob."""
+        """Whether the server has acknowledged this blob, and it is to be used."""
+        return self.has(id) and id not in self._forgotten
+
+    def has(self, id: bytes) -> bool:
+        """Whether the server has acknowledged this blob, forgotten or not."""
         found = self._find(id[:KEY])
-        return found is not None and found[0] == id and found[2] == 0 and id not in self._forgotten
+        return found is not None and found[0] == id and found[2] == 0
 
     def add_blob(self, id: bytes) -> None:
         """The server has this blob."""

@@ -63,8 +63,8 @@ class Outlet:
         return state.digest()
 
     def has(self, id: bytes) -> bool:
-        """Whether the server is known to have this blob."""
-        return self._known.knows(id)
+        """Whether the server is known to have this blob, be it one that new content is not to be found in."""
+        return self._known.has(id)
 
     def find(self, hash: bytes, length: int) -> tuple[BlobRef, int] | None:
         """Where content of this hash and length lies, or will lie."""
