@@ -1,0 +1,184 @@
+"""Runs of several reader processes that begin before the server answers, and runs that leave the state alone."""
+
+import os
+import shutil
+from unittest import mock
+
+from mastodon.sealed.pair import PairRecord
+from mastodon.sealed.snapshot import Notice, SnapshotStatus
+from mastodon_agent import state
+from mastodon_agent.pairing import Credentials
+from mastodon_agent.reader_process import ReaderProcesses
+from mastodon_agent.ring import OtherEnded
+from tests import test_agent_changes, test_agent_state
+from tests.agent_runs import AgentCase
+from tests.fake_append_server import Vault
+from tests.long import long_test
+
+
+class InShares(AgentCase):
+    """Runs with three reader processes, however small the tree, that begin before the server answers."""
+
+    readers = 3
+    ahead = True
+
+    def setUp(self) -> None:
+        patcher = mock.patch("mastodon_agent.state.PART_MINIMUM", 1)
+        patcher.start()
+        self.addCleanup(patcher.stop)
+        super().setUp()
+
+
+class RunsInSharesTests(InShares):
+    """Whole runs of several processes."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for number in range(1500):
+            self.write(f"d{number % 3}/{number:04}", os.urandom(50))
+        self.back_up()
+
+    def test_shares_are_used(self) -> None:
+        """The second run is done by several processes, and finds what changed in each one's share and no more."""
+        for name in ("d0/0000", "d1/0001", "d2/1499", "d2/new"):
+            self.write(name, b"changed")
+        (self.tree / "d1/0004").unlink()
+        listing = str(self.state / state.NAME)
+        parts = state.cut_in_parts(
+            listing, self.secret.machine_id, PairRecord.read_unverified(self.vault.newest_pair()).pair, 3
+        )
+        self.assertGreater(len(parts), 1)
+        self.assertEqual(self.back_up().tally.read_files, 4)
+        self.assertEqual(len(self.entries()), 1503)
+        self.assertEqual(self.content("d2/1499"), b"changed")
+
+    def test_hard_links_across_shares(self) -> None:
+        """Names of one inode in several shares have its content, each."""
+        for number in range(0, 1500, 7):
+            path = self.tree / f"d{number % 3}/{number:04}"
+            path.unlink()
+            path.hardlink_to(self.write("one", b"of many"))
+        self.back_up()
+        for number in (0, 7, 749, 1498):
+            self.assertEqual(self.content(f"d{number % 3}/{number:04}"), b"of many")
+
+    def test_a_torn_seam(self) -> None:
+        """Processes that saw different things where they meet: one process does it again, and the listing is right."""
+        self.write("new", b"new")
+        with mock.patch("mastodon_agent.share.Seam.digest", lambda _: b"%d" % os.getpid()):
+            outcome = self.back_up()
+        self.assertEqual(outcome.status, SnapshotStatus.COMPLETE)
+        self.assertEqual(len(self.entries()), 1504)
+        self.assertEqual(outcome.tally.read_files, 1)
+        self.assertEqual(self.content("new"), b"new")
+
+    def test_damage_costs_one_share(self) -> None:
+        """Behind a damaged page only the rest of its own share is read again."""
+        path = self.state / state.NAME
+        data = bytearray(path.read_bytes())
+        data[2000] ^= 1
+        path.write_bytes(data)
+        outcome = self.back_up()
+        self.assertEqual(outcome.status, SnapshotStatus.COMPLETE)
+        self.assertEqual(len(self.entries()), 1503)
+        self.assertGreater(outcome.tally.read_files, 100)
+        self.assertLess(outcome.tally.read_files, 1400)
+
+    def test_begun_ahead(self) -> None:
+        """What was begun before the answer is gone on with: on a run as usual, and on the first one of all."""
+        with mock.patch.object(ReaderProcesses, "_drain", side_effect=AssertionError("begun anew")):
+            self.assertEqual(self.back_up().tally.read_files, 0)
+            shutil.rmtree(self.state)
+            self.state.mkdir()
+            self.assertEqual(self.back_up().tally.read_files, 1500)
+        self.assertEqual(len(self.entries()), 1503)
+
+    def test_begun_ahead_in_vain(self) -> None:
+        """Where the answer is another than expected, all begins anew: the server is empty, or the pair is a new one."""
+        vault = self.vault
+        self.vault = Vault(self.secret)
+        self.vault.opens_envelopes = False
+        self.assertEqual(self.back_up().tally.read_files, 1500)
+        self.assertEqual(len(self.entries()), 1503)
+        self.vault = vault
+        outcome = self.back_up(credentials=Credentials(b"another passphrase", ()))
+        self.assertIn(Notice.NEW_PAIR, outcome.notices)
+        self.assertEqual(outcome.tally.read_files, 1500)
+        self.assertEqual(self.vault.missing(self.vault.record().root), [])
+
+    def test_process_that_dies(self) -> None:
+        """A reader that is killed ends the run, and never a listing without its share."""
+        before = len(self.vault.snapshots)
+        with mock.patch("mastodon_agent.share.Seam.digest", lambda _: os.kill(os.getpid(), 9)):
+            self.assertRaises(OtherEnded, self.back_up)
+        self.assertEqual(len(self.vault.snapshots), before)
+
+
+@long_test(share=False)
+class StaleStateInSharesTests(InShares, test_agent_state.StaleStateTests):
+    """The state is a hint for several processes, too."""
+
+
+@long_test(share=False)
+class MissingInSharesTests(InShares, test_agent_state.MissingTests):
+    """What the server lost is read again by several processes, too."""
+
+
+@long_test(share=False)
+class ChangedInSharesTests(InShares, test_agent_changes.ChangedWhileReadTests):
+    """What happens to a file while it is read is told by several processes as by one."""
+
+
+class UntouchedStateTests(AgentCase):
+    """A run that finds nothing changed writes no listing."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for number in range(1500):
+            self.write(f"d{number % 3}/{number:04}", os.urandom(50))
+        self.back_up()
+        self.listing = self.state / state.NAME
+
+    def steady(self) -> None:
+        """Run until the directories that lead to the tree, which others use too, hold still for a run."""
+        for _ in range(20):
+            before = self.listing.stat().st_ino
+            sent = self.back_up().sent_blobs
+            if sent <= 1:
+                self.assertEqual(self.listing.stat().st_ino, before)
+                return
+        self.fail("the directories above the tree never held still")
+
+    def test_all_is_as_it_was(self) -> None:
+        """The listing's file is the same one, also when its last page ended with it, and the snapshot is whole."""
+        self.steady()
+        self.assertEqual(os.listdir(self.state).count(state.PART), 0)
+        self.assertEqual(len(self.entries()), 1503)
+
+    def test_an_entry_behind_the_last_page(self) -> None:
+        """What comes behind the last page belongs to that page."""
+        self.write("zzz", b"last")
+        self.back_up()
+        self.assertEqual(len(self.entries()), 1504)
+        pages = list(state.read_pages(str(self.listing), self.secret.machine_id, None))
+        self.assertTrue(all(page.whole for page in pages[:-1]))
+        self.steady()
+
+    def test_an_entry_in_front(self) -> None:
+        """Pages behind a change are copied, and are good."""
+        self.write("d0/0000", b"changed")
+        self.back_up()
+        self.assertEqual(self.back_up().tally.read_files, 0)
+        self.assertEqual(self.content("d0/0000"), b"changed")
+        self.assertEqual(len(self.entries()), 1503)
+
+    def test_the_last_files_gone(self) -> None:
+        """A listing that is only shorter is written anew."""
+        for number in range(1, 1500, 3):
+            (self.tree / f"d1/{number:04}").unlink()
+        for number in range(2, 1500, 3):
+            (self.tree / f"d2/{number:04}").unlink()
+        self.back_up()
+        self.assertEqual(len(self.entries()), 503)
+        self.assertEqual(self.back_up().tally.read_files, 0)
+        self.assertEqual(len(self.entries()), 503)
