@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from mastodon.host.allocation import keep_freed_memory
 from mastodon.host.attributes import EXAMPLES
 from mastodon.host.existing import Overwrite, Verdict
 from mastodon.host.owners import OwnerMap
@@ -102,6 +103,7 @@ class TreeRestore:
     def run(self) -> Report:
         """Do it. Raises RestoreError for what ends a restore."""
         pool: WorkerPool | None = None
+        keep_freed_memory()
         before = gc.get_threshold()
         gc.freeze()  # what is here by now stays, and is shared with the workers as long as nobody touches it
         gc.set_threshold(COLLECT_EVERY)

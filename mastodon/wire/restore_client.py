@@ -65,11 +65,12 @@ class ItemCame:
 
 @dataclass(frozen=True, slots=True)
 class SealedBlobCame:
-    """A whole blob of a FETCH's answer; nothing of it is verified but that it was asked for."""
+    """A whole blob of a FETCH's answer; nothing of it is verified but that it was asked for. ``data`` is what it came
+    in, so that no copy is made of it here."""
 
     request: int
     header: BlobHeader
-    data: bytes
+    data: memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +203,7 @@ class RestoreClient:
             if len(view) < size:
                 under_way.buffer += view
                 return
-            self._blob(number, under_way, bytes(view[:size]))
+            self._blob(number, under_way, view[:size])
             view = view[size:]
 
     def _complete(self, number: int, under_way: _Open, view: memoryview) -> memoryview:
@@ -217,11 +218,11 @@ class RestoreClient:
         missing = _size_at(buffer) - len(buffer)
         buffer += view[:missing]
         if len(view) >= missing:
-            self._blob(number, under_way, bytes(buffer))
             under_way.buffer = bytearray()
+            self._blob(number, under_way, memoryview(buffer))
         return view[missing:]
 
-    def _blob(self, number: int, under_way: _Open, data: bytes) -> None:
+    def _blob(self, number: int, under_way: _Open, data: memoryview) -> None:
         try:
             header = parse_header(data)
         except FormatError as error:
