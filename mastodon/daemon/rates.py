@@ -108,18 +108,21 @@ class Bucket:
         self._settled = seconds()
 
     def take(self, size: float) -> None:
-        """So much was taken."""
-        self._settle()
-        self._level -= size
+        """So much was taken. Without a rate nothing is owed."""
+        rate = self._rate()
+        if rate:
+            self._settle(rate)
+            self._level -= size
 
     def wait(self) -> float:
         """Seconds to wait before more may be taken; at most LOOK_AGAIN_S, 0.0 for now."""
-        self._settle()
         rate = self._rate()
-        return 0.0 if not rate or self._level > 0 else min(LOOK_AGAIN_S, (1 - self._level) / rate)
+        if not rate:
+            return 0.0
+        self._settle(rate)
+        return 0.0 if self._level > 0 else min(LOOK_AGAIN_S, (1 - self._level) / rate)
 
-    def _settle(self) -> None:
-        now, rate = self._seconds(), self._rate()
-        # Without a cap there is no debt either: a cap that comes later begins then.
-        gained = self._level + max(0.0, now - self._settled) * rate if rate else float("inf")
-        self._level, self._settled = min(self._burst_s * rate, gained), now
+    def _settle(self, rate: int) -> None:
+        now = self._seconds()
+        gained = max(0.0, now - self._settled) * rate
+        self._level, self._settled = min(self._burst_s * rate, self._level + gained), now
