@@ -23,7 +23,7 @@ from mastodon.sealed.record import record_hash
 from mastodon.sealed.run import KEY_LENGTH, make_run, run_id
 from mastodon.sealed.snapshot import INCOMPLETE, Notice, SnapshotRecord, SnapshotStatus
 from mastodon.wire.messages import Answer, Committed, Missing
-from mastodon_agent import facts, packing, state
+from mastodon_agent import facts, packing, refresh, state
 from mastodon_agent.content_map import ContentMap
 from mastodon_agent.intake import Intake, OldPages
 from mastodon_agent.outcome import Outcome, Tally, Watcher
@@ -182,6 +182,8 @@ class Backup:
             state.forget_listing(job.state)
         elif state.adopt_unfinished(job.state, job.secret.machine_id, pair.pair, known.knows):
             self._watcher.detail("going on where an interrupted run stopped")
+        noted = refresh.load(job.state, job.secret.machine_id)
+        known.forget(noted.bundles + noted.pieces)
         missing: tuple[bytes, ...] = ()
         reread = job.reread
         for _ in range(PASSES):
@@ -195,6 +197,7 @@ class Backup:
             finally:
                 one.close()
             if isinstance(result, Outcome):
+                one.look_ahead(noted)
                 return result
             lost = len(result.ids) // 32
             self._watcher.say(
@@ -265,9 +268,11 @@ class _Pass:
         self._reread = reread
         machine = self._job.secret.machine_id
         self._listing_path = os.path.join(self._job.state, state.NAME)
+        self._version = state.listing_version(self._listing_path)
         self._is_seeding = state.is_seeding(self._job.state, machine, pair.pair)
+        self._pieces = refresh.Census()
         self.writer = state.ListingWriter(self._job.state, machine, pair.pair)
-        self._listing = ListingBuilder(self._put_page, self.writer, frozenset(missing).__contains__)
+        self._listing = ListingBuilder(self._put_page, self.writer, frozenset(missing).__contains__, self._pieces.add)
         job = ScanJob(self._listing_path, pair.pair, missing, reread)
         parts = backup._reader.begin(job)
         self._old = state.OpenListing(self._listing_path, machine, pair.pair)
@@ -312,6 +317,16 @@ class _Pass:
             status, sequence, tally, self._listing.entries, self._outlet.sent_bytes, self._outlet.sent_blobs,
             backup._checkpoints, backup._notices,
         )  # fmt: skip
+
+    def look_ahead(self, noted: refresh.Noted) -> None:
+        """What the next run is to make anew, if anything is another than it was."""
+        machine = self._job.secret.machine_id
+        if state.listing_version(self._listing_path) == self._version:
+            return
+        try:
+            refresh.renew(self._listing_path, machine, self._pair.pair, noted, self._pieces)
+        except OSError as error:
+            self._backup._watcher.say(f"what to make anew could not be noted, restores become slower: {error}")
 
     def abandon(self) -> None:
         """Nothing more comes. What was read has gone to the outlet, where the next pass finds it."""

@@ -20,6 +20,7 @@ from mastodon.sealed.content import MAP_PLACES_LIMIT, encode_map
 from mastodon.sealed.entry import HOLE, PLACES_LIMIT, Place
 from mastodon_agent.outlet import Held, Outlet
 from mastodon_agent.references import BlobRef, Content, Stretch
+from mastodon_agent.uses import Uses
 
 SMALLEST_AVERAGE = 16 * 1024
 MANY_BYTES = 1 << 30
@@ -217,8 +218,13 @@ class _Stretches:
         self._pieces.close()
         references: dict[bytes, int] = {}
         places = list(_places(self._open, references))
+        uses = Uses()
+        for place in places:
+            if place.reference != HOLE:
+                uses.add(place.reference, place.offset, place.length)
         id = self._outlet.put(BlobKind.MAP, list(references), encode_map(places))
-        self._maps.append((BlobRef(id, is_map=True), 0, sum(place.length for place in places)))
+        ref = BlobRef(id, is_map=True, below=tuple(uses.of(list(references))))
+        self._maps.append((ref, 0, sum(place.length for place in places)))
         self._open = []
 
 

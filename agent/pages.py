@@ -16,9 +16,11 @@ from mastodon.sealed import cbor
 from mastodon.sealed.entry import HOLE, EntryFlag, EntryType
 from mastodon.sealed.entry_codec import PackedEntry, join_entry, odd_owners, pack_body
 from mastodon.sealed.listing import PAGE_MAXIMUM, Key, cuts_after, join_page, shared_length
+from mastodon_agent.reader import SMALL
 from mastodon_agent.records import NO_ROW, Listed
 from mastodon_agent.references import Base, BlobRef, Content, Stretch
 from mastodon_agent.state import ListingWriter, NewPage, StatePage
+from mastodon_agent.uses import Use, Uses, pack_uses
 
 Body = dict[int, Any]
 PutPage = Callable[[list[bytes], bytes], bytes]
@@ -90,6 +92,9 @@ class Draft:
     rows: list[bytes] = field(default_factory=list)
     references: list[BlobRef] = field(default_factory=list)
     index: dict[object, int] = field(default_factory=dict)
+    uses: Uses = field(default_factory=Uses)
+    large: Uses = field(default_factory=Uses)
+    """The same for large files that were read in this run."""
     users: dict[int, str] = field(default_factory=dict)
     groups: dict[int, str] = field(default_factory=dict)
     length: int = 0
@@ -118,11 +123,14 @@ class Draft:
             self.index[key] = index
         return index
 
-    def places(self, stretches: Sequence[Stretch]) -> list[int]:
-        """Stretches as a flat array of places."""
+    def places(self, stretches: Sequence[Stretch], uses: Uses | None = None) -> list[int]:
+        """Stretches as a flat array of places, counted there."""
         flat: list[int] = []
         for ref, at, size in stretches:
-            flat += (self.reference(ref), at, size)
+            index = self.reference(ref)
+            flat += (index, at, size)
+            if ref is not None and uses is not None:
+                uses.add(index, at, size)
         return flat
 
     def add(self, directory: Directory, name: bytes, entry: bytes, length: int, row: bytes) -> None:
@@ -144,14 +152,19 @@ class Draft:
 
 
 class ListingBuilder:
-    """``put_page`` sends a page; ``is_missing`` tells ids that the server has lost, whatever was known of them."""
+    """``put_page`` sends a page; ``is_missing`` tells ids that the server has lost, whatever was known of them.
+
+    ``told`` is given what large files that were read in this run use of their blobs.
+    """
 
     def __init__(
-        self, put_page: PutPage, writer: ListingWriter, is_missing: Callable[[bytes], bool] = lambda _id: False
-    ) -> None:
+        self, put_page: PutPage, writer: ListingWriter, is_missing: Callable[[bytes], bool] = lambda _id: False,
+        told: Callable[[Use], None] = lambda _use: None,
+    ) -> None:  # fmt: skip
         self._put_page = put_page
         self._writer = writer
         self._is_missing = is_missing
+        self._told = told
         self._draft = Draft()
         self._waiting: deque[Draft | StatePage] = deque()
         self._last: StatePage | None = None
@@ -179,7 +192,7 @@ class ListingBuilder:
         length = counted_length(packed, len(stretches), len(base.stretches) if base is not None else 0)
         self._make_room(directory, length)
         draft = self._draft
-        places = draft.places(stretches)
+        places = draft.places(stretches, draft.uses if entry.size <= SMALL else draft.large)
         delta: Body = {DELTA: [METHOD, base.hash, base.size, draft.places(base.stretches)]} if base is not None else {}
         odd = odd_owners(entry.uid, entry.user, entry.gid, entry.group, draft.users, draft.groups)
         if entry.is_file:
@@ -209,6 +222,10 @@ class ListingBuilder:
         draft = self._draft
         self._renumber(old, places)
         self._renumber(old, base)
+        if body.get(SIZE, 0) <= SMALL:
+            for at in range(0, len(places), 3):
+                if places[at] != HOLE:
+                    draft.uses.add(places[at], places[at + 1], places[at + 2])
         odd = odd_owners(body[UID], user, body[GID], group, draft.users, draft.groups)
         if delta or odd:
             rest = dict(sorted((delta | rest | odd).items()))
@@ -285,6 +302,9 @@ class ListingBuilder:
                 places[at] = self._draft.reference(old.references[places[at]])
 
     def _finish(self, draft: Draft) -> None:
+        for ref, use in zip(draft.references, draft.large.of([ref.id for ref in draft.references]), strict=True):
+            for one in ref.below if ref.is_map else (use,):
+                self._told(one)
         if len({ref.id for ref in draft.references}) != len(draft.references):
             _join_references(draft)
         references = [ref.id for ref in draft.references]
@@ -294,11 +314,14 @@ class ListingBuilder:
         id = self._put_page(references, plaintext)
         sections = [(directory, names) for directory, names, _ in draft.sections]
         maps = [index for index, ref in enumerate(draft.references) if ref.is_map]
+        # fmt: off
         self._writer.add(
             NewPage(
-                id, sections, draft.rows, plaintext, references, maps, draft.files, draft.content_bytes, draft.whole
+                id, sections, draft.rows, plaintext, references, maps, draft.files, draft.content_bytes, draft.whole,
+                pack_uses(draft.uses.of(references)),
             )
         )
+        # fmt: on
         first = (sections[0][0], sections[0][1][0])
         self._count(first, id, len(draft.rows), draft.files, draft.content_bytes)
 
@@ -348,4 +371,7 @@ def _join_references(draft: Draft) -> None:
                 if DELTA in body:
                     body[DELTA][3] = renumber(body[DELTA][3])
                 entries[at] = cbor.encode_ordered(body)
-    draft.references = kept
+    joined = Uses()
+    for id, used, reach in draft.uses.of([ref.id for ref in draft.references]):
+        joined.add(numbers[id], reach - used, used)
+    draft.references, draft.uses = kept, joined

@@ -208,7 +208,7 @@ def _live(ring: RingWriter, jobs: int, setting: ReaderSetting, progress: Progres
 
 def _scan(ring: RingWriter, setting: ReaderSetting, progress: Progress, job: ScanJob, part: Part, ahead: int) -> None:
     pages = read_pages(job.listing, setting.machine, job.pair, part)
-    doubts = Doubts(refresh.load(os.path.dirname(job.listing), setting.machine).in_pages)
+    doubts = Doubts(refresh.load(os.path.dirname(job.listing), setting.machine).bundles)
     old = OldListing(pages, doubts.over(rows_reader(job.missing, job.reread)))
     try:
         with open("/proc/self/mountinfo", "rb") as file:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from mastodon_agent.uses import Use
+
 
 @dataclass(slots=True, eq=False)
 class BlobRef:
@@ -9,6 +11,8 @@ class BlobRef:
 
     id: bytes = b""
     is_map: bool = False
+    below: tuple[Use, ...] = ()
+    """What a map that was made in this run uses of its blobs."""
 
 
 Stretch = tuple[BlobRef | None, int, int]

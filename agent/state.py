@@ -2,7 +2,7 @@
 
 The file ``listing`` in the state directory::
 
-    head      8   magic "MASTLIST"        1   version, 1
+    head      8   magic "MASTLIST"        1   version, 2
               32  machine id              16  pair id
               16  BLAKE3 of the bytes before
     page      the block below, once a page of the listing, in order
@@ -13,11 +13,12 @@ The file ``listing`` in the state directory::
               4   length of the page's plaintext, zstd
               4   length of references: 32 bytes each
               4   length of maps: CBOR list of the indices of references that are maps
+              4   length of uses: how much of each reference is used (uses.py)
               4   entries   4  files   8  bytes of content
               1   1 if the page ended where its content says, 0 if the listing was at its end
               32  the page's blob id
               16  BLAKE3 of the whole block without this field
-              then names, rows, plaintext, references, maps
+              then names, rows, plaintext, references, maps, uses
 
 Promises: memory for one page at a time, however many files there are. It is of one machine and one pair; any other
 file, an older version, a cut or damaged block is the same as no listing from there on. While a run lasts, the new
@@ -41,11 +42,13 @@ from mastodon.host.paths import Directory
 from mastodon.sealed.listing import PAGE_LIMIT, Key
 from mastodon.sealed.purposes import Purpose, hasher
 from mastodon_agent.records import ROW_SIZE
+from mastodon_agent.uses import Use, unpack_uses
 
 MAGIC = b"MASTLIST"
-VERSION = 1
+VERSION = 2
 HEAD = struct.Struct("<8sB32s16s16s")
-BLOCK = struct.Struct("<4sIIIIIIIQB32s16s")
+BLOCK = struct.Struct("<4sIIIIIIIIQB32s16s")
+PARTS = 6
 BLOCK_MAGIC = b"PAGE"
 CHECK = 16
 BLOCK_LIMIT = 64 * 1024 * 1024
@@ -75,7 +78,7 @@ class StatePage:
     """Where its block lies in the file."""
     raw: bytes
     """The block's bytes, checked; empty where a reader process has read and checked them before."""
-    _lengths: tuple[int, int, int, int, int]
+    _lengths: tuple[int, ...]
 
     @property
     def end(self) -> int:
@@ -102,6 +105,10 @@ class StatePage:
     def maps(self) -> list[int]:
         """Which of the references are maps."""
         return list(cbor2.loads(self._part(4)))
+
+    def uses(self) -> Iterator[Use]:
+        """How much it uses of each of its references."""
+        return unpack_uses(self.references(), self._part(5))
 
     def first_key(self) -> Key:
         """The key of the first entry."""
@@ -142,6 +149,7 @@ class NewPage:
     files: int
     content_bytes: int
     whole: bool
+    uses: bytes = b""
 
 
 class ListingWriter:
@@ -166,7 +174,8 @@ class ListingWriter:
         names = cbor2.dumps([[list(directory), names] for directory, names in page.sections])
         maps = cbor2.dumps(page.maps)
         parts = (
-            names, b"".join(page.rows), self._compressor.compress(page.plaintext), b"".join(page.references), maps
+            names, b"".join(page.rows), self._compressor.compress(page.plaintext), b"".join(page.references), maps,
+            page.uses,
         )  # fmt: skip
         head = BLOCK.pack(
             BLOCK_MAGIC, *map(len, parts), len(page.rows), page.files, page.content_bytes, page.whole, page.id, b""
@@ -441,8 +450,8 @@ def _page(fd: int, at: int, head: bytes) -> StatePage | None:
     if len(head) != BLOCK.size or head[:4] != BLOCK_MAGIC:
         return None
     _, *numbers, _ = BLOCK.unpack(head)
-    lengths = tuple(numbers[:5])
-    count, files, content_bytes, whole, id = numbers[5:]
+    lengths = tuple(numbers[:PARTS])
+    count, files, content_bytes, whole, id = numbers[PARTS:]
     if sum(lengths) > BLOCK_LIMIT or lengths[1] != count * ROW_SIZE or not count:
         return None
     return StatePage(id, count, files, content_bytes, bool(whole), fd, at, b"", lengths)
