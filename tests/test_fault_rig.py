@@ -3,11 +3,14 @@
 The points run in a process of their own: the rig forks daemons, which want a reactor that nobody has touched.
 """
 
+import contextlib
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench.faults.kinds import FAULTS, KILLS, OTHERS, chosen
 from bench.faults.power import lose, tear_file
+from bench.faults.proxy import Cut, CuttingProxy
 from bench.faults.report import as_markdown
 from bench.faults.rig import Result, Totals, deal
 from bench.faults.steps import Counter, Fault, Plan, What, read_journal, watch
@@ -92,6 +96,56 @@ class DealTests(SynchronousTestCase):
         lines = as_markdown(totals, 7, 1.0)
         self.assertIn("| torn-pack | 1 | 1 | 0 | 0.0 s |", lines)
         self.assertTrue(lines[-1].startswith("2 points (0 of them kills), seed 7: 1 failures."), lines[-1])
+
+
+class ProxyTests(SynchronousTestCase):
+    """The proxy that cuts connections."""
+
+    def setUp(self) -> None:
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.server.close)
+        self.proxy = CuttingProxy(self.server.getsockname()[1])
+        threading.Thread(target=self.proxy.serve, daemon=True).start()
+        self.addCleanup(self.proxy.close)
+
+    def connect(self, cut: Cut) -> tuple[socket.socket, socket.socket]:
+        """The client's end and the server's."""
+        self.proxy.cuts.append(cut)
+        near = socket.create_connection(("127.0.0.1", self.proxy.port), 10)
+        far, _ = self.server.accept()
+        far.settimeout(10)
+        self.addCleanup(near.close)
+        self.addCleanup(far.close)
+        return near, far
+
+    def received(self, end: socket.socket) -> tuple[bytes, bool]:
+        """All that comes, and whether it ended with a reset."""
+        data = b""
+        try:
+            while piece := end.recv(65536):
+                data += piece
+        except ConnectionResetError:
+            return data, True
+        return data, False
+
+    def test_cuts(self) -> None:
+        """Exactly so many bytes pass, either way, and the connection ends as it was told to."""
+        for cut in (Cut(up=1000), Cut(down=70_000), Cut(up=0)):
+            near, far = self.connect(cut)
+            source, sink, limit = (near, far, cut.up) if cut.up is not None else (far, near, cut.down)
+            with contextlib.suppress(ConnectionError):
+                source.sendall(bytes(100_000))
+            self.assertEqual(len(self.received(sink)[0]), limit)
+        near, far = self.connect(Cut(up=5, reset=True))
+        near.sendall(b"12345")
+        self.assertEqual(self.received(near), (b"", True))
+
+    def test_passes(self) -> None:
+        """Without a cut all bytes pass both ways."""
+        near, far = self.connect(Cut())
+        data = random.Random(SEED).randbytes(300_000)
+        threading.Thread(target=lambda: (far.sendall(data), far.shutdown(socket.SHUT_RDWR)), daemon=True).start()
+        self.assertEqual(self.received(near), (data, False))
 
 
 class TreeTests(SynchronousTestCase):

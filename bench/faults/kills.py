@@ -67,7 +67,8 @@ def kill_agent(point: Point) -> None:
     run = site.begin_agent(machine, plan)
     if not plan.fault.step:
         time.sleep(point.moment("agent"))
-        run.kill()
+        _kill_now(point, run.program)
+        run.note()
         is_hit = run.program.status == -9
     else:
         run.program.end(RUN_S)
@@ -93,7 +94,7 @@ def kill_restore(point: Point) -> None:
     program = start(programs.admin(words), site.log("restore"), site.environment, plan)
     if not plan.fault.step:
         time.sleep(point.moment("restore"))
-        program.kill()
+        _kill_now(point, program)
     program.wait(RUN_S)
     point.count("restore", plan, program)
     if program.status != -9:
@@ -104,6 +105,15 @@ def kill_restore(point: Point) -> None:
     shutil.rmtree(to, ignore_errors=True)
     point.settle()
     point.check()
+
+
+def _kill_now(point: Point, program: programs.Program) -> None:
+    """All of its processes, or the first alone: then the others end by themselves."""
+    if point.rng.random() < 0.5:
+        program.kill()
+    else:
+        point.said.append("its first process alone")
+        program.kill_alone()
 
 
 def cut_append(point: Point) -> None:

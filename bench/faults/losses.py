@@ -47,7 +47,7 @@ def torn_pack(point: Point) -> None:
 
 def torn_ledger(point: Point) -> None:
     """Before an entry of the ledger is synced."""
-    _server(point, Fault(point.rng.randrange(1, 7), What.KILL_BEFORE, calls=SYNCS, part=".ledger"))
+    _server(point, Fault(point.rng.randrange(1, 5), What.KILL_BEFORE, calls=SYNCS, part=".ledger"))
 
 
 def torn_catalogue(point: Point) -> None:

@@ -41,6 +41,7 @@ from mastodon_agent.session import Durable, SessionEvent
 
 PR_SET_PDEATHSIG = 1
 RECONNECT_S = 0.1
+ORPHANS_S = 30.0
 _libc = ctypes.CDLL(None)
 _acks = -1
 _opened = Path()
@@ -97,17 +98,42 @@ class Program:
                 os.killpg(self.pid, signal.SIGKILL)
             self.wait(60)
 
+    def kill_alone(self) -> None:
+        """SIGKILL to it alone. What it forked has to see that and end: raises TooLong otherwise."""
+        if not self.running:
+            return
+        os.kill(self.pid, signal.SIGKILL)
+        self._reap(whole_group=False)
+        end = time.monotonic() + ORPHANS_S
+        while orphans := _members(self.pid):
+            if time.monotonic() > end:
+                os.killpg(self.pid, signal.SIGKILL)
+                raise TooLong(f"{len(orphans)} processes outlive the one that forked them:\n{self.said()}")
+            time.sleep(0.01)
+
     def said(self, most: int = 4000) -> str:
         """The end of what it said."""
         return self.log.read_text("utf-8", "replace")[-most:]
 
-    def _reap(self) -> None:
+    def _reap(self, whole_group: bool = True) -> None:
         _, status = os.waitpid(self.pid, 0)
-        with contextlib.suppress(ProcessLookupError):  # what it forked does not outlive it for long
-            os.killpg(self.pid, signal.SIGKILL)
+        if whole_group:
+            with contextlib.suppress(ProcessLookupError):  # what it forked does not outlive it for long
+                os.killpg(self.pid, signal.SIGKILL)
         self.status = os.waitstatus_to_exitcode(status)
         self.took = time.monotonic() - self.begun
         os.close(self.handle)
+
+
+def _members(group: int) -> list[int]:
+    """The processes of a group that live."""
+    found = []
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError, ValueError):
+            state, _, of = Path("/proc", str(int(name)), "stat").read_text("latin-1").rpartition(")")[2].split()[:3]
+            if int(of) == group and state != "Z":
+                found.append(int(name))
+    return found
 
 
 def wait_any(programs: Sequence[Program], seconds: float) -> None:
