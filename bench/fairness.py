@@ -17,7 +17,7 @@ machine, whichever is more. With n machines at work the ideal is f + max(T - f, 
 unless an n-th of C is slower. Whatever bounds C (the daemon's core, the disk) is shared; how busy the daemon's core
 was is told beside it. On a machine that does other work too the floods starve: then that is said, not the figure kept.
 
-Takes about 12 minutes with --runs 3, and 15 GB in DIR, which is emptied after each part. Needs root and two cores.
+Takes about 8 minutes with --runs 3, and 15 GB in DIR, which is emptied after each part. Needs root and two cores.
 """
 
 import argparse

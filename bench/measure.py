@@ -9,6 +9,7 @@ cheap to read, has grown beyond what it was at any look before, and at every fif
 import ctypes
 import fcntl
 import os
+import resource
 import socket
 import struct
 import subprocess
@@ -177,6 +178,20 @@ class MemoryWatch(threading.Thread):
         self.join()
 
 
+def wait_for(child: "subprocess.Popen[bytes]") -> tuple[bytes, resource.struct_rusage]:
+    """What it says on standard error until it ends, and what it used; its exit code is set. An interrupt kills it."""
+    assert child.stderr is not None
+    try:
+        said = child.stderr.read()
+        _, status, usage = os.wait4(child.pid, 0)
+    except BaseException:
+        child.kill()
+        child.wait()
+        raise
+    child.returncode = os.waitstatus_to_exitcode(status)
+    return said, usage
+
+
 def measure(command: Command, server: int | None) -> Cost:
     """Runs ``command`` to its end; ``server`` is the process that it talks to, if there is one."""
     if server is not None:
@@ -192,12 +207,11 @@ def measure(command: Command, server: int | None) -> Cost:
     )
     watch = MemoryWatch([child.pid] if server is None else [child.pid, server])
     watch.start()
-    assert child.stderr is not None
-    said = child.stderr.read()
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    wall = time.perf_counter() - start
-    watch.finish()
+    try:
+        said, usage = wait_for(child)
+        wall = time.perf_counter() - start
+    finally:
+        watch.finish()
     if child.returncode not in command.good:
         words = said.decode(errors="replace")[-2000:]
         raise CommandFailed(f"{' '.join(command.argv)}: exit code {child.returncode}\n{words}")

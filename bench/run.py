@@ -11,7 +11,7 @@ Medians over the runs come out as a Markdown table, with a second one of ratios 
 `bare` is tar and find: what the machine itself needs. Root only: else the cache stays warm and owners are not restored.
 
 A LAMP tree (62,023 files, 1.34 GB) takes about 5 minutes a run and 8 GB in DIR; a million files of `bench.corpus many`
-about 20 minutes a run with restic alone, and 20 GB. DIR is emptied at the end. How to get restic and borg:
+about 12 minutes a run with restic alone, and 20 GB. DIR is emptied at the end. How to get restic and borg:
 docs/development.md, "Measuring".
 """
 

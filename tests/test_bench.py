@@ -5,8 +5,10 @@ import argparse
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -128,6 +130,19 @@ class MeasureTests(SynchronousTestCase):
         argv = [sys.executable, "-c", "import sys; sys.exit('no room')"]
         self.assertIn("no room", str(self.assertRaises(CommandFailed, measure, Command(argv), None)))
         self.assertGreater(measure(Command(argv, good=(0, 1)), None).wall, 0)
+
+    def test_interrupt_ends_what_is_measured(self) -> None:
+        """SIGTERM to a measuring command ends the command that it measures too."""
+        file = os.path.abspath(self.mktemp())
+        inner = f"Command(['sh', '-c', 'echo $$ > {file}.new; mv {file}.new {file}; exec sleep 600'])"
+        code = "from bench.installation import command; from bench.measure import Command, measure; "
+        bench = subprocess.Popen([sys.executable, "-c", code + f"command(lambda: bool(measure({inner}, None)))"])
+        while not os.path.exists(file):
+            self.assertIs(bench.poll(), None)
+            time.sleep(0.02)
+        bench.terminate()
+        self.assertEqual(bench.wait(), 128 + signal.SIGTERM)
+        self.assertRaises(ProcessLookupError, os.kill, int(Path(file).read_text()), 0)
 
     def test_shared_memory_counts_once(self) -> None:
         """What several processes of a tree share is in its peak once."""
