@@ -6,7 +6,7 @@ and none while work of its own is outstanding beyond its bound. From a peer that
 read either: what TLS itself answers (to a flood of key updates) must not pile up.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Protocol as Interface
 
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ITransport
@@ -105,10 +105,15 @@ class FramedConnection(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes from the peer."""
+        self.recordsReceived((data,))
+
+    def recordsReceived(self, records: Sequence[bytes]) -> None:
+        """The same, as TLS cut it."""
         if self._over:
             return
         self.last_heard = self.clock.seconds()
-        self._reader.receive(data)
+        for data in records:
+            self._reader.receive(data)
         self._read_or_not()
         if self.next_cost() is not None:
             self.scheduler.wake(self)
