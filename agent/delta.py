@@ -50,7 +50,7 @@ class Deltas:
             cached = self.cache.find(old.hash, old.size)
             if cached is not None:
                 try:
-                    return DeltaFile(self, large, old, cached, size)
+                    return DeltaFile(self, large, old, cached)
                 except (DeltaFailed, OSError) as error:
                     cached.close()
                     self.failed(error)
@@ -107,12 +107,12 @@ class CachingFile:
 class DeltaFile:
     """Takes a large file that has a base. Raises DeltaFailed or OSError when it cannot be begun."""
 
-    def __init__(self, deltas: Deltas, large: LargeFile, base: Base, cached: CachedBase, size: int) -> None:
+    def __init__(self, deltas: Deltas, large: LargeFile, base: Base, cached: CachedBase) -> None:
         self._deltas = deltas
         self._large = large
         self._base = base
         self._cached = cached
-        self._held = HeldPieces(deltas.outlet, deltas.cache.temporary(), size // 2)
+        self._held = HeldPieces(deltas.outlet, deltas.cache.temporary())
         self._delta = deltas.cache.temporary()
         self._encoder: Encoder | None = Encoder(deltas.program, cached.fd, self._delta.fileno())
         large.take = self._hold
@@ -146,8 +146,7 @@ class DeltaFile:
     def _hold(self, piece: memoryview) -> None:
         if self._held.add(piece):
             return
-        self._go_in_pieces()  # too little of the base is left
-        self._deltas.cache.drop(self._cached)
+        self._go_in_pieces()  # the disk is full
         self._large.place(piece)
 
     def _go_in_pieces(self) -> None:

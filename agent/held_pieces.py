@@ -23,12 +23,11 @@ _compressor = zstandard.ZstdCompressor(level=1)
 
 
 class HeldPieces:
-    """Holds pieces in an unbuffered file, as long as those that would have to be sent have ``most`` bytes together."""
+    """Holds pieces in an unbuffered file."""
 
-    def __init__(self, outlet: Outlet, file: IO[bytes], most: int) -> None:
+    def __init__(self, outlet: Outlet, file: IO[bytes]) -> None:
         self._outlet = outlet
         self._file = file
-        self._left = most
         self._written = 0
         self._pending = bytearray()
         self._is_broken = False
@@ -36,18 +35,17 @@ class HeldPieces:
         """What sending the pieces would cost, about."""
 
     def add(self, piece: memoryview) -> bool:
-        """Hold a piece; false when there is no room, and it was not taken."""
+        """Hold a piece; false when the disk has no room, and it was not taken."""
+        if self._is_broken:
+            return False
         length = len(piece)
         hash = self._outlet.hash_piece(piece)
         found = self._outlet.find(hash, length)
         if found is not None and not found[0].id:
             found = None  # in a blob that is open
-        if self._is_broken or (found is None and length > self._left):
-            return False
         if found is not None:
             self._pending += _RECORD.pack(hash, found[0].id, found[1], length)
         else:
-            self._left -= length
             self.cost += compressed_length(piece)
             self._pending += _RECORD.pack(hash, UNKNOWN, 0, length)
             self._pending += piece
