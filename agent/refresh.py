@@ -42,7 +42,7 @@ ID, CHECK = 32, 16
 _HEAD = struct.Struct("<8s32sI16s")
 MOST = 4096
 """Blobs that are made anew in one run."""
-SHARE = 100
+SHARE, SHARE_OF_PIECES = 100, 64
 """Of all bytes in use, one part of so many is sent again in one run at most."""
 LEAST = 1024 * 1024
 """What may be sent again however little there is."""
@@ -79,11 +79,11 @@ class Census:
             self._mask = self._mask << 1 | 1
             self._counts = {id: count for id, count in self._counts.items() if not (id[-1] ^ self._salt) & self._mask}
 
-    def choose(self, little: float, pages: int = 0) -> list[bytes]:
-        """The blobs to make anew: those of which less than ``little`` is used, the least used first; then tiny ones,
-        if there are many for so many pages."""
+    def choose(self, little: float, share: int, pages: int = 0) -> list[bytes]:
+        """The blobs to make anew: those of which less than ``little`` is used, the least used first, up to one part in
+        ``share`` of all; then tiny ones, if there are many for so many pages."""
         counted = [(count >> 32, count & NUMBER, id) for id, count in self._counts.items()]
-        left = max(LEAST, sum(used for used, _, _ in counted) * (self._mask + 1) // SHARE)
+        left = max(LEAST, sum(used for used, _, _ in counted) * (self._mask + 1) // share)
         wanted = sorted((used / reach, used, id) for used, reach, id in counted if used < little * reach)
         tiny = sorted((used / reach, used, id) for used, reach, id in counted if little * reach <= used < TINY)
         if not pages or len(tiny) <= max(FEW_TINY, pages // 2):
@@ -183,9 +183,9 @@ def renew(listing: str, machine: bytes, pair: bytes, noted: Noted, pieces: Censu
                 census.add(use)
     finally:
         old.close()
-    keep(
-        os.path.dirname(listing), machine, noted.renewed(census.choose(LITTLE, pages), pieces.choose(LITTLE_OF_PIECES))
-    )
+    bundles = census.choose(LITTLE, SHARE, pages)
+    noted = noted.renewed(bundles, pieces.choose(LITTLE_OF_PIECES, SHARE_OF_PIECES))
+    keep(os.path.dirname(listing), machine, noted)
 
 
 def _encode(machine: bytes, noted: Noted) -> bytes:
