@@ -23,8 +23,9 @@ from mastodon.sealed.entry import Entry, EntryType
 _PART = re.compile(rb"\.mastodon-([0-9a-f]{16})-[0-9a-f]+\.part")
 _TOKEN = re.compile(r"[0-9a-f]{16}")
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-FILE_IN_PROGRESS = 0o1000
-"""Sticky without any access means nothing to anybody on a file: that of one which is not complete."""
+FILE_IN_PROGRESS = 0o1600
+"""Sticky without access for others means nothing to anybody on a file: the mode of one that is not complete. Its owner
+may write: without that an ordinary user could set no xattrs."""
 _OPEN_NODE = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _NODES = {
     EntryType.FIFO: stat.S_IFIFO,
