@@ -160,10 +160,16 @@ def _back_up(options: Options, url: MachineUrl, console: Console) -> int:
 
 
 def _begin_ahead(options: Options, secret: MachineSecret, readers: ReaderProcesses) -> None:
-    """Scan at once against the state as it is; nearly always that is what the server's answer leads to."""
-    if not os.path.exists(os.path.join(options.state, state.PART)):
-        listing = os.path.join(options.state, state.NAME)
-        readers.begin_ahead(ScanJob(listing, state.listing_pair(listing, secret.machine_id), (), options.reread))
+    """Scan at once against the state as it is, where the server's answer will most likely lead to just that.
+
+    Should it not, what was begun comes to its end in vain: hence only where nothing speaks against it, and little is
+    to be read.
+    """
+    listing = os.path.join(options.state, state.NAME)
+    pair = state.listing_pair(listing, secret.machine_id)
+    interrupted = os.path.exists(os.path.join(options.state, state.PART))
+    if not interrupted and not options.reread and (pair or not os.path.exists(listing)):
+        readers.begin_ahead(ScanJob(listing, pair))
 
 
 def _show_progress(options: Options, console: Console, stack: contextlib.ExitStack) -> None:

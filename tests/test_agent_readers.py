@@ -2,11 +2,12 @@
 
 import os
 import shutil
+from types import SimpleNamespace
 from unittest import mock
 
 from mastodon.sealed.pair import PairRecord
 from mastodon.sealed.snapshot import Notice, SnapshotStatus
-from mastodon_agent import state
+from mastodon_agent import main, state
 from mastodon_agent.pairing import Credentials
 from mastodon_agent.reader_process import ReaderProcesses
 from mastodon_agent.ring import OtherEnded
@@ -182,3 +183,26 @@ class UntouchedStateTests(AgentCase):
         self.assertEqual(len(self.entries()), 503)
         self.assertEqual(self.back_up().tally.read_files, 0)
         self.assertEqual(len(self.entries()), 503)
+
+
+class BegunAheadTests(AgentCase):
+    """When the command has its readers begin before the server has answered."""
+
+    def begins(self, reread: bool = False) -> bool:
+        options = SimpleNamespace(state=str(self.state), reread=reread)
+        readers = mock.Mock()
+        main._begin_ahead(options, self.secret, readers)  # type: ignore[arg-type]
+        return bool(readers.begin_ahead.called)
+
+    def test_only_where_it_will_hardly_be_in_vain(self) -> None:
+        """On a first run, and with a good state; not where all would be read in vain if the answer is another one."""
+        self.write("a")
+        self.assertTrue(self.begins())
+        self.back_up()
+        self.assertTrue(self.begins())
+        self.assertFalse(self.begins(reread=True))
+        (self.state / state.PART).touch()
+        self.assertFalse(self.begins())
+        (self.state / state.PART).unlink()
+        (self.state / state.NAME).write_bytes(b"of an older release")
+        self.assertFalse(self.begins())
