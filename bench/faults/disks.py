@@ -23,7 +23,8 @@ WRITING = frozenset({"write", "pwrite", "create"})
 
 @dataclass(frozen=True, slots=True)
 class Bad:
-    """A disk's way to be bad: which calls fail and how; ``most``: the latest of them that is drawn."""
+    """A disk's way to be bad: which calls fail and how; ``most``: the latest of them that is drawn, 0 for
+    any statement to the catalogue."""
 
     calls: frozenset[str]
     what: What
@@ -36,8 +37,8 @@ BROKEN = Bad(WRITING | NAMES, What.ERROR, errno.EIO)
 SHORT = Bad(frozenset({"write", "pwrite"}), What.SHORT)
 UNSYNCED = Bad(SYNCS, What.ERROR, errno.EIO, 3)
 UNREADABLE = Bad(READS, What.ERROR, errno.EIO, 3)
-CATALOGUE_FULL = Bad(STATEMENTS, What.ERROR, errno.ENOSPC, 60)
-CATALOGUE_BROKEN = Bad(STATEMENTS, What.ERROR, errno.EIO, 60)
+CATALOGUE_FULL = Bad(STATEMENTS, What.ERROR, errno.ENOSPC, 0)
+CATALOGUE_BROKEN = Bad(STATEMENTS, What.ERROR, errno.EIO, 0)
 
 
 def of_daemon(bad: Bad, part: str) -> Callable[[Point], None]:
@@ -140,7 +141,8 @@ def of_reading(by: str) -> Callable[[Point], None]:
 
 
 def _fault(point: Point, bad: Bad, part: str) -> Fault:
-    return Fault(point.rng.randrange(1, bad.most + 1), bad.what, bad.number, bad.calls, part, point.rng.random() < 0.6)
+    step = point.rng.randrange(1, bad.most + 1) if bad.most else point.draw("catalogue")
+    return Fault(step, bad.what, bad.number, bad.calls, part, point.rng.random() < 0.6)
 
 
 def _demand_hit(hit: bool) -> None:
@@ -176,14 +178,14 @@ KINDS: dict[str, Callable[[Point], None]] = {
     "enospc-server-state": of_daemon(FULL, "/server/state/"),
     "eio-server-state": of_daemon(BROKEN, "/server/state/"),
     "fsync-server-state": of_daemon(UNSYNCED, "/server/state/"),
-    "enospc-agent-state": of_agent(FULL, "/state/"),
-    "eio-agent-state": of_agent(BROKEN, "/state/"),
-    "short-agent-state": of_agent(SHORT, "/state/"),
+    "enospc-agent-state": of_agent(replace(FULL, most=12), "/state/"),
+    "eio-agent-state": of_agent(replace(BROKEN, most=16), "/state/"),
+    "short-agent-state": of_agent(replace(SHORT, most=10), "/state/"),
     "fsync-agent-state": of_agent(UNSYNCED, "/state/"),
-    "eio-tree": of_agent(UNREADABLE, "/tree/"),
-    "enospc-restore": of_restore(FULL, "/bad-"),
-    "eio-restore": of_restore(Bad(BROKEN.calls, What.ERROR, errno.EIO, 60), "/bad-"),
-    "short-restore": of_restore(SHORT, "/bad-"),
+    "eio-tree": of_agent(replace(UNREADABLE, most=20), "/tree/"),
+    "enospc-restore": of_restore(replace(FULL, most=40), "/bad-"),
+    "eio-restore": of_restore(replace(BROKEN, most=60), "/bad-"),
+    "short-restore": of_restore(replace(SHORT, most=20), "/bad-"),
     "eio-client-memory": of_restore(Bad(CHANGES, What.ERROR, errno.EIO, 6), "/admin/"),
     "eio-read-server": of_reading("daemon"),
     "eio-read-spool": of_reading("recover"),

@@ -10,17 +10,41 @@ from bench.faults.point import Missed, Point, read_count
 from bench.faults.programs import start, wait_any
 from bench.faults.proxy import Cut, CuttingProxy, proxy_program
 from bench.faults.site import RUN_S, Run
-from bench.faults.steps import STATEMENTS, Fault, Plan, What
+from bench.faults.steps import CHANGES, STATEMENTS, Fault, Plan, What
 
 BY_STEP = 0.75
 """The share of kills that come at a step; the others come at a moment."""
 
 
-def _kill(point: Point, who: str, least: int) -> Fault:
+def _kill(point: Point, who: str) -> Fault:
     """When it is to come: at a step, or never for one that is killed from outside."""
     if point.rng.random() >= BY_STEP:
         return Fault(0)
-    return Fault(point.draw(who, least), point.rng.choice((What.KILL_BEFORE, What.KILL_AFTER)))
+    return Fault(point.draw(who), point.rng.choice((What.KILL_BEFORE, What.KILL_AFTER)))
+
+
+def measure(point: Point) -> None:
+    """Count the steps that each program has when nothing stops it."""
+    site, machine = point.site, point.machine
+    for who, calls in (("daemon", CHANGES), ("catalogue", STATEMENTS)):
+        site.stop_daemon()
+        site.change(machine)
+        plan = Plan((site.server, *site.spools), Fault(calls=calls))
+        site.start_daemon(plan)
+        daemon = site.daemon
+        assert daemon is not None
+        agent = Plan((machine.state.parent,))
+        run = site.begin_agent(machine, agent)
+        point.count("agent", agent, run.end())
+        site.stop_daemon()
+        point.count(who, plan, daemon)
+    site.start_daemon()
+    to = point.target("measured")
+    restore = Plan((to, site.work / "admin"))
+    words = site.restore_words(machine, max(machine.acked), to)
+    program = start(programs.admin(words), site.log("restore"), site.environment, restore)
+    point.count("restore", restore, site.ended(program, (0,), "restore"))
+    shutil.rmtree(to, ignore_errors=True)
 
 
 def kill_daemon(point: Point) -> None:
@@ -28,7 +52,7 @@ def kill_daemon(point: Point) -> None:
     site = point.site
     site.stop_daemon()
     site.change(point.machine)
-    plan = point.plan("daemon", _kill(point, "daemon", 60), site.server, *site.spools)
+    plan = point.plan("daemon", _kill(point, "daemon"), site.server, *site.spools)
     run = wait_for_hit(point, plan)
     site.start_daemon()
     run.end()
@@ -63,7 +87,7 @@ def kill_agent(point: Point) -> None:
     """The agent dies anywhere; the next run completes."""
     site, machine = point.site, point.machine
     site.change(machine)
-    plan = point.plan("agent", _kill(point, "agent", 20), machine.state.parent)
+    plan = point.plan("agent", _kill(point, "agent"), machine.state.parent)
     run = site.begin_agent(machine, plan)
     if not plan.fault.step:
         time.sleep(point.moment("agent"))
@@ -90,7 +114,7 @@ def kill_restore(point: Point) -> None:
     to = point.target("interrupted")
     words = site.restore_words(machine, number, to)
     below = (to, site.work / "admin")
-    plan = point.plan("restore", _kill(point, "restore", 60), *below)
+    plan = point.plan("restore", _kill(point, "restore"), *below)
     program = start(programs.admin(words), site.log("restore"), site.environment, plan)
     if not plan.fault.step:
         time.sleep(point.moment("restore"))

@@ -35,7 +35,7 @@ def _server(point: Point, fault: Fault) -> None:
 
 def power_server(point: Point) -> None:
     """Anywhere."""
-    _server(point, Fault(point.draw("daemon", 60), point.rng.choice((What.KILL_BEFORE, What.KILL_AFTER))))
+    _server(point, Fault(point.draw("daemon"), point.rng.choice((What.KILL_BEFORE, What.KILL_AFTER))))
 
 
 def torn_pack(point: Point) -> None:
@@ -52,14 +52,14 @@ def torn_ledger(point: Point) -> None:
 
 def torn_catalogue(point: Point) -> None:
     """Between two statements to the catalogue."""
-    _server(point, Fault(point.draw("catalogue", 40), What.KILL_AFTER, calls=STATEMENTS))
+    _server(point, Fault(point.draw("catalogue"), What.KILL_AFTER, calls=STATEMENTS))
 
 
 def power_agent(point: Point) -> None:
     """The machine loses power; what its agent had not synced is gone or torn. The next run completes."""
     site, machine = point.site, point.machine
     site.change(machine)
-    fault = Fault(point.draw("agent", 20), point.rng.choice((What.KILL_BEFORE, What.KILL_AFTER)))
+    fault = Fault(point.draw("agent"), point.rng.choice((What.KILL_BEFORE, What.KILL_AFTER)))
     plan = point.plan("agent", fault, machine.state.parent, journal=True)
     run = site.begin_agent(machine, plan)
     run.program.end(RUN_S)
@@ -81,7 +81,7 @@ def power_restore(point: Point) -> None:
     number = point.rng.choice(sorted(machine.acked))
     to = point.target("interrupted")
     words = site.restore_words(machine, number, to)
-    fault = Fault(point.draw("restore", 60), What.KILL_BEFORE, calls=CHANGES)
+    fault = Fault(point.draw("restore"), What.KILL_BEFORE, calls=CHANGES)
     plan = point.plan("restore", fault, to, site.work / "admin", journal=True)
     program = start(programs.admin(words), site.log("restore"), site.environment, plan)
     program.end(RUN_S)

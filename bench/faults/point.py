@@ -40,13 +40,13 @@ class Point:
         self.said.append(f"{who}: {fault.what.value} {_calls(fault)} {fault.step}{' on' if fault.lasting else ''}")
         return Plan(below, fault, path)
 
-    def draw(self, who: str, usual: int) -> int:
-        """A step of a program, of the ``usual`` number of them while none was counted."""
-        return self.rng.randrange(1, round(1.05 * self.reach.get(who, usual)) + 1)
+    def draw(self, who: str) -> int:
+        """A step of a program; a few lie behind its last one, so that the count stays true."""
+        return self.rng.randrange(1, round(1.05 * self.reach[who]) + 2)
 
     def moment(self, who: str) -> float:
         """Some time of a program's life, in seconds."""
-        return self.rng.uniform(0, self.reach.get(f"{who} seconds", 0.1))
+        return self.rng.uniform(0, self.reach[f"{who} seconds"])
 
     def count(self, who: str, plan: Plan, program: Program) -> None:
         """Remember how many steps a program has that nothing stopped."""

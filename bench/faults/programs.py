@@ -2,7 +2,7 @@
 
 Four things are made cheap, the same for all: how far passphrases are stretched (the pair's MAC, the admin secret); the
 first wait before an agent connects anew; the agent's questions about the machine's disks, which nothing answers; and
-gpg: what it said of an envelope is remembered, so that it is asked once.
+gpg: what it said of an envelope is remembered, so that it is asked once. Packs and bundles are made small.
 """
 
 import contextlib
@@ -30,18 +30,26 @@ from mastodon.daemon import service
 from mastodon.host import openpgp
 from mastodon.operator import main as operator_main
 from mastodon.recover import main as recover_main
-from mastodon.restore import keys
+from mastodon.restore import fetch, keys
 from mastodon.sealed import admin_secret, pair
 from mastodon.sealed.record import record_hash
 from mastodon.sealed.snapshot import SnapshotRecord
 from mastodon.wire.messages import Committed, Missing
-from mastodon_agent import connection, facts
+from mastodon_agent import bundle, chunk, connection, facts, packing
 from mastodon_agent import main as agent_main
 from mastodon_agent.session import Durable, SessionEvent
 
 PR_SET_PDEATHSIG = 1
 RECONNECT_S = 0.1
 ORPHANS_S = 30.0
+KIB = 1024
+SMALL = (
+    (packing, "TARGET", 48 * KIB), (packing, "SMALLEST_TARGET", 16 * KIB), (bundle, "MINIMUM", 2 * KIB),
+    (bundle, "SPREAD", 4 * KIB), (bundle, "MAXIMUM", 16 * KIB), (chunk, "BLOB_MINIMUM", 24 * KIB),
+    (chunk, "BLOB_SPREAD", 16 * KIB), (chunk, "BLOB_MAXIMUM", 64 * KIB), (fetch, "BATCH_BYTES", 64 * KIB),
+    (fetch, "BATCH_BLOBS", 4),
+)  # fmt: skip
+"""Packs, bundles, and what is fetched at once: small, so that even a tiny tree makes several of each."""
 _libc = ctypes.CDLL(None)
 _acks = -1
 _opened = Path()
@@ -156,6 +164,10 @@ def prepare(opened: Path) -> None:
     admin_secret.encrypt_secret.__defaults__ = (admin_secret.LOG_N_LEAST,)
     connection.FIRST_WAIT_S = RECONNECT_S
     facts.PATH = ""
+    for module, name, size in SMALL:
+        if not hasattr(module, name):
+            raise AttributeError(f"{module.__name__}.{name}, which the rig makes small, is not there any more")
+        setattr(module, name, size)
     keys.open_sealed = _remembered_open
     _note_acks()
     _import_all()

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bench.faults.check import Checks, check_road
+from bench.faults.kills import measure
 from bench.faults.kinds import KINDS
 from bench.faults.point import Missed, Point
 from bench.faults.site import POINTS_EACH, Machine, Site
@@ -93,13 +94,13 @@ def run(wanted: Wanted, jobs: int, say: Callable[[str], None]) -> Totals:
 def run_some(wanted: Wanted, numbers: Sequence[int], say: Callable[[str], None]) -> Totals:
     """These points alone, in this process."""
     totals, checks = Totals(), Checks()
-    _era(wanted, numbers, totals, checks, say)
+    _era(wanted, numbers, totals, checks, {}, say)
     _count(totals, checks)
     return totals
 
 
 def _work(wanted: Wanted, eras: Sequence[Sequence[int]], file: Path, say: Callable[[str], None]) -> None:
-    totals, checks = Totals(), Checks()
+    totals, checks, reach = Totals(), Checks(), dict[str, float]()
 
     def tell(line: str) -> None:
         """A result: what there is so far outlives this process."""
@@ -109,7 +110,7 @@ def _work(wanted: Wanted, eras: Sequence[Sequence[int]], file: Path, say: Callab
 
     try:
         for numbers in eras:
-            _era(wanted, [number for number in numbers if number < len(wanted.kinds)], totals, checks, tell)
+            _era(wanted, [number for number in numbers if number < len(wanted.kinds)], totals, checks, reach, tell)
             _save(totals, checks, file)
     except BaseException:
         traceback.print_exc()
@@ -142,9 +143,11 @@ def _count(totals: Totals, checks: Checks) -> None:
     totals.cpu_s = sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def _era(wanted: Wanted, numbers: Sequence[int], totals: Totals, checks: Checks, say: Callable[[str], None]) -> None:
+def _era(
+    wanted: Wanted, numbers: Sequence[int], totals: Totals, checks: Checks, reach: dict[str, float],
+    say: Callable[[str], None],
+) -> None:  # fmt: skip
     site: Site | None = None
-    reach: dict[str, float] = {}
     try:
         for number in numbers:
             if time.monotonic() > wanted.until:
@@ -191,7 +194,9 @@ def _point(
     site.told.clear()
     point = Point(number, site, machine, rng, checks, reach)
     try:
-        if not machine.acked:
+        if not reach:
+            measure(point)
+        elif not machine.acked:
             point.settle()
         for _ in range(DRAWS):
             result.draws += 1
