@@ -144,8 +144,15 @@ class ProxyTests(SynchronousTestCase):
         """Without a cut all bytes pass both ways."""
         near, far = self.connect(Cut())
         data = random.Random(SEED).randbytes(300_000)
-        threading.Thread(target=lambda: (far.sendall(data), far.shutdown(socket.SHUT_RDWR)), daemon=True).start()
-        self.assertEqual(self.received(near), (data, False))
+        sender = threading.Thread(target=far.sendall, args=(data,), daemon=True)
+        sender.start()
+        there = b""
+        while len(there) < len(data) and (piece := near.recv(65536)):
+            there += piece
+        sender.join()
+        near.sendall(b"thanks")
+        near.shutdown(socket.SHUT_WR)
+        self.assertEqual((there, self.received(far)), (data, (b"thanks", False)))
 
 
 class TreeTests(SynchronousTestCase):
