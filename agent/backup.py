@@ -26,6 +26,7 @@ from mastodon.wire.messages import Answer, Committed, Missing
 from mastodon_agent import facts, packing, refresh, state
 from mastodon_agent.content_map import ContentMap
 from mastodon_agent.intake import Intake, OldPages
+from mastodon_agent.listing_parts import OpenListing, listing_version
 from mastodon_agent.outcome import Outcome, Tally, Watcher
 from mastodon_agent.outlet import Outlet
 from mastodon_agent.pages import ListingBuilder
@@ -268,14 +269,14 @@ class _Pass:
         self._reread = reread
         machine = self._job.secret.machine_id
         self._listing_path = os.path.join(self._job.state, state.NAME)
-        self._version = state.listing_version(self._listing_path)
+        self._version = listing_version(self._listing_path)
         self._is_seeding = state.is_seeding(self._job.state, machine, pair.pair)
         self._pieces = refresh.Census()
         self.writer = state.ListingWriter(self._job.state, machine, pair.pair)
         self._listing = ListingBuilder(self._put_page, self.writer, frozenset(missing).__contains__, self._pieces.add)
         job = ScanJob(self._listing_path, pair.pair, missing, reread)
         parts = backup._reader.begin(job)
-        self._old = state.OpenListing(self._listing_path, machine, pair.pair)
+        self._old = OpenListing(self._listing_path, machine, pair.pair)
         old = OldPages(map(self._old.pages, parts))
         # What was lost may be a base, so a pass that heals sends everything in full.
         deltas = self._open_deltas() if self._job.delta_cache and not missing else None
@@ -321,7 +322,7 @@ class _Pass:
     def look_ahead(self, noted: refresh.Noted) -> None:
         """What the next run is to make anew, if anything is another than it was."""
         machine = self._job.secret.machine_id
-        if state.listing_version(self._listing_path) == self._version:
+        if listing_version(self._listing_path) == self._version:
             return
         try:
             refresh.renew(self._listing_path, machine, self._pair.pair, noted, self._pieces)

@@ -18,6 +18,7 @@ from mastodon_agent.console import Console
 from mastodon_agent.dry_run import DryRun
 from mastodon_agent.estimate import Estimate
 from mastodon_agent.explain import explain
+from mastodon_agent.listing_parts import listing_pair
 from mastodon_agent.lock import RunLock
 from mastodon_agent.old_listing import OldListing
 from mastodon_agent.options import Options, UsageError, parse_options
@@ -166,7 +167,7 @@ def _begin_ahead(options: Options, secret: MachineSecret, readers: ReaderProcess
     to be read.
     """
     listing = os.path.join(options.state, state.NAME)
-    pair = state.listing_pair(listing, secret.machine_id)
+    pair = listing_pair(listing, secret.machine_id)
     interrupted = os.path.exists(os.path.join(options.state, state.PART))
     if not interrupted and not options.reread and (pair or not os.path.exists(listing)):
         readers.begin_ahead(ScanJob(listing, pair))

@@ -19,6 +19,7 @@ from mastodon_agent import state
 from mastodon_agent.backup import Backup, Clocks, Job
 from mastodon_agent.connection import Connection, Patience
 from mastodon_agent.console import Console
+from mastodon_agent.listing_parts import listing_pair
 from mastodon_agent.options import Options
 from mastodon_agent.outcome import Outcome
 from mastodon_agent.pairing import Credentials, load_recipients, stretch_ahead
@@ -55,7 +56,7 @@ def back_up(
     with contextlib.ExitStack() as stack:
         stack.callback(lambda: connection.close(finish[0] if finish else None))
         connection.start()
-        pair = state.listing_pair(os.path.join(options.state, state.NAME), secret.machine_id)
+        pair = listing_pair(os.path.join(options.state, state.NAME), secret.machine_id)
         if pair:
             stretch_ahead(pair, secret, credentials)
         answer = connection.open()

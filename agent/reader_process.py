@@ -15,6 +15,7 @@ from dataclasses import astuple, dataclass
 from mastodon_agent import refresh
 from mastodon_agent.distrust import rows_reader
 from mastodon_agent.forerunner import Forerunner, Progress, TooLate
+from mastodon_agent.listing_parts import PART_MINIMUM, Part, cut_in_parts, listing_version
 from mastodon_agent.old_listing import OldListing
 from mastodon_agent.reader import FileReader, Watch, no_watch
 from mastodon_agent.records import Kind
@@ -24,7 +25,7 @@ from mastodon_agent.roots import Node
 from mastodon_agent.scan import Scan, ScanRules, pseudo_devices
 from mastodon_agent.script import Script
 from mastodon_agent.share import Share
-from mastodon_agent.state import PART_MINIMUM, Part, cut_in_parts, listing_version, read_pages
+from mastodon_agent.state import read_pages
 
 _LENGTH = struct.Struct("<I")
 MOST_READERS = 8
@@ -207,7 +208,7 @@ def _live(ring: RingWriter, jobs: int, setting: ReaderSetting, progress: Progres
 
 
 def _scan(ring: RingWriter, setting: ReaderSetting, progress: Progress, job: ScanJob, part: Part, ahead: int) -> None:
-    pages = read_pages(job.listing, setting.machine, job.pair, part)
+    pages = read_pages(job.listing, setting.machine, job.pair, part.start, part.end)
     doubts = Doubts(refresh.load(os.path.dirname(job.listing), setting.machine).bundles)
     old = OldListing(pages, doubts.over(rows_reader(job.missing, job.reread)))
     try:

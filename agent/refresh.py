@@ -31,9 +31,10 @@ import cbor2
 
 from mastodon.host.paths import Directory
 from mastodon.sealed.purposes import Purpose, hasher
+from mastodon_agent.listing_parts import OpenListing, Part
 from mastodon_agent.reader import SMALL
 from mastodon_agent.records import NO_ROW, ROW_SIZE
-from mastodon_agent.state import HEAD, OpenListing, Part, StatePage
+from mastodon_agent.state import HEAD, StatePage
 from mastodon_agent.uses import NUMBER, Use
 
 NAME = "refresh"

@@ -53,10 +53,6 @@ BLOCK_MAGIC = b"PAGE"
 CHECK = 16
 BLOCK_LIMIT = 64 * 1024 * 1024
 PIECE = 1024 * 1024
-PART_MINIMUM = 256 * 1024
-"""Some 2,000 entries: a process of its own does not pay for less."""
-WINDOW = 4 * 1024 * 1024
-"""How far a part may begin behind the place where it should."""
 NAME = "listing"
 PART = "listing.part"
 SEEDING = "seeding"
@@ -126,16 +122,6 @@ class StatePage:
         return self.raw[start : start + length] if self.raw else os.pread(self.fd, length, self.start + start)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of a listing's file, from the page whose first key is ``low`` to that of ``high``."""
-
-    start: int
-    end: int
-    low: Key | None = None
-    high: Key | None = None
-
-
 @dataclass(slots=True)
 class NewPage:
     """What a listing's writer needs to know of a page."""
@@ -162,7 +148,7 @@ class ListingWriter:
     def __init__(self, directory: str, machine: bytes, pair: bytes) -> None:
         self._final = os.path.join(directory, NAME)
         self._path = os.path.join(directory, PART)
-        self._head = _head(machine, pair)
+        self._head = head_of(machine, pair)
         self._compressor = zstandard.ZstdCompressor(level=1)
         self._fd = -1
         self._kept: tuple[int, int, int] | None = None
@@ -279,103 +265,28 @@ class ListingWriter:
             self.failure = error
 
 
-class OpenListing:
-    """The old listing, open for as long as its pages are in use; of those that do not fit, as if there was none.
-
-    What its pages hold is not checked here: a reader process does that, and says of good ones alone that they stay.
-    """
-
-    def __init__(self, path: str, machine: bytes, pair: bytes) -> None:
-        self._fd = -1
-        with suppress(OSError):
-            self._fd = _read_only(path, os.O_RDONLY | os.O_CLOEXEC)
-            if os.pread(self._fd, HEAD.size, 0) != _head(machine, pair):
-                self.close()
-
-    def pages(self, part: Part) -> Iterator[StatePage]:
-        """The pages in a part of the file."""
-        at = part.start
-        while self._fd >= 0 and at < part.end:
-            page = _page(self._fd, at, os.pread(self._fd, BLOCK.size, at))
-            if page is None:
-                return
-            yield page
-            at = page.end
-
-    def close(self) -> None:
-        """Let go of the file, and of all its pages."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-
-def read_pages(path: str, machine: bytes, pair: bytes | None, part: Part | None = None) -> Iterator[StatePage]:
+def read_pages(
+    path: str, machine: bytes, pair: bytes | None, start: int = HEAD.size, end: int = sys.maxsize
+) -> Iterator[StatePage]:
     """The pages of a listing, as far as they are good; none for a file that is not there or not of this pair.
 
-    No ``pair``: any pair of this machine. With ``part``, those in that part of the file.
+    No ``pair``: any pair of this machine. Those that begin between ``start`` and ``end``.
     """
     try:
-        file = open(path, "rb", opener=_read_only)  # noqa: SIM115 - closed by the with below
+        file = open(path, "rb", opener=read_only)  # noqa: SIM115 - closed by the with below
     except OSError:
         return
     with file:
         try:
             head = file.read(HEAD.size)
-            if len(head) != HEAD.size or head != _head(machine, HEAD.unpack(head)[3] if pair is None else pair):
+            if len(head) != HEAD.size or head != head_of(machine, HEAD.unpack(head)[3] if pair is None else pair):
                 return
-            at = file.seek(part.start) if part is not None else HEAD.size
-            while (part is None or at < part.end) and (page := _read_block(file, at)) is not None:
+            at = file.seek(start)
+            while at < end and (page := read_block(file, at)) is not None:
                 yield page
                 at = page.end
         except OSError:
             return
-
-
-def listing_pair(path: str, machine: bytes) -> bytes:
-    """The pair of this machine to which a listing belongs; empty where there is none."""
-    with suppress(OSError):
-        with open(path, "rb", opener=_read_only) as file:
-            head = file.read(HEAD.size)
-        if len(head) == HEAD.size:
-            pair: bytes = HEAD.unpack(head)[3]
-            return pair if head == _head(machine, pair) else b""
-    return b""
-
-
-def listing_version(path: str) -> object:
-    """Something that is another for another file in its place."""
-    try:
-        st = os.stat(path)
-    except OSError:
-        return None
-    return st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns
-
-
-def cut_in_parts(path: str, machine: bytes, pair: bytes, count: int) -> list[Part]:
-    """A listing in at most ``count`` parts of about the same length, each but the first beginning with a good page."""
-    whole = Part(HEAD.size, sys.maxsize)
-    try:
-        file = open(path, "rb", opener=_read_only)  # noqa: SIM115 - closed by the with below
-    except OSError:
-        return [whole]
-    with file:
-        try:
-            size = os.fstat(file.fileno()).st_size
-            if file.read(HEAD.size) != _head(machine, pair):
-                return [whole]
-            count = min(count, max(1, size // PART_MINIMUM))
-            found = [_find_block(file, size * number // count) for number in range(1, count)]
-        except OSError:
-            return [whole]
-    parts = [whole]
-    for page in found:
-        before = parts[-1]
-        if page is None or page.start <= before.start:
-            continue
-        key = page.first_key()
-        if before.low is None or before.low < key:
-            parts[-1:] = [Part(before.start, page.start, before.low, key), Part(page.start, sys.maxsize, key)]
-    return parts
 
 
 def adopt_unfinished(directory: str, machine: bytes, pair: bytes, is_durable: Callable[[bytes], bool]) -> bool:
@@ -396,7 +307,7 @@ def _join(part: str, kept: str, machine: bytes, pair: bytes, is_durable: Callabl
     last: Key | None = None
     joined = kept + ".joined"
     with open(joined, "wb", opener=_private) as target:
-        target.write(_head(machine, pair))
+        target.write(head_of(machine, pair))
         for page in read_pages(part, machine, pair):
             if not is_durable(page.id):
                 break
@@ -431,10 +342,10 @@ def forget_listing(directory: str) -> None:
             os.unlink(os.path.join(directory, name))
 
 
-def _read_block(file: BinaryIO, at: int) -> StatePage | None:
+def read_block(file: BinaryIO, at: int) -> StatePage | None:
     """The page at ``at``, to which the file was read; None if it is no good one."""
     head = file.read(BLOCK.size)
-    page = _page(file.fileno(), at, head)
+    page = page_at(file.fileno(), at, head)
     if page is None:
         return None
     length = page.end - at - BLOCK.size
@@ -445,7 +356,7 @@ def _read_block(file: BinaryIO, at: int) -> StatePage | None:
     return page
 
 
-def _page(fd: int, at: int, head: bytes) -> StatePage | None:
+def page_at(fd: int, at: int, head: bytes) -> StatePage | None:
     """The page that a block's head speaks of, if that makes sense."""
     if len(head) != BLOCK.size or head[:4] != BLOCK_MAGIC:
         return None
@@ -457,20 +368,8 @@ def _page(fd: int, at: int, head: bytes) -> StatePage | None:
     return StatePage(id, count, files, content_bytes, bool(whole), fd, at, b"", lengths)
 
 
-def _find_block(file: BinaryIO, at: int) -> StatePage | None:
-    """The first good page that begins soon behind ``at``."""
-    window = os.pread(file.fileno(), WINDOW, at)
-    found = window.find(BLOCK_MAGIC)
-    while found >= 0:
-        file.seek(at + found)
-        page = _read_block(file, at + found)
-        if page is not None:
-            return page
-        found = window.find(BLOCK_MAGIC, found + 1)
-    return None
-
-
-def _head(machine: bytes, pair: bytes) -> bytes:
+def head_of(machine: bytes, pair: bytes) -> bytes:
+    """The bytes at the start of a listing of this machine and pair."""
     head = HEAD.pack(MAGIC, VERSION, machine, pair, b"")[:-CHECK]
     return head + _check(head)
 
@@ -486,5 +385,6 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
-def _read_only(path: str, flags: int) -> int:
+def read_only(path: str, flags: int) -> int:
+    """An opener that follows no symlink at the end of a path."""
     return os.open(path, flags | os.O_NOFOLLOW)

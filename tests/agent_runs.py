@@ -16,6 +16,7 @@ from mastodon.sealed.machine_secret import MachineSecret
 from mastodon_agent import state
 from mastodon_agent.backup import Backup, Clocks, Job
 from mastodon_agent.exclude import Rules, parse_pattern
+from mastodon_agent.listing_parts import listing_pair
 from mastodon_agent.outcome import Note, Outcome, Watcher
 from mastodon_agent.pairing import Credentials
 from mastodon_agent.reader import no_watch
@@ -103,7 +104,7 @@ class AgentCase(SynchronousTestCase):
         try:
             if self.ahead:
                 listing = str(self.state / state.NAME)
-                pair = state.listing_pair(listing, self.secret.machine_id)
+                pair = listing_pair(listing, self.secret.machine_id)
                 reader.begin_ahead(ScanJob(listing, pair, (), job.get("reread", False)))
             self.sessions.append(session or FolderSession(self.vault))
             self.heard = Heard()

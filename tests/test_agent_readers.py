@@ -8,6 +8,7 @@ from unittest import mock
 from mastodon.sealed.pair import PairRecord
 from mastodon.sealed.snapshot import Notice, SnapshotStatus
 from mastodon_agent import main, state
+from mastodon_agent.listing_parts import cut_in_parts
 from mastodon_agent.pairing import Credentials
 from mastodon_agent.reader_process import ReaderProcesses
 from mastodon_agent.ring import OtherEnded
@@ -24,7 +25,7 @@ class InShares(AgentCase):
     ahead = True
 
     def setUp(self) -> None:
-        patcher = mock.patch("mastodon_agent.state.PART_MINIMUM", 1)
+        patcher = mock.patch("mastodon_agent.listing_parts.PART_MINIMUM", 1)
         patcher.start()
         self.addCleanup(patcher.stop)
         super().setUp()
@@ -45,7 +46,7 @@ class RunsInSharesTests(InShares):
             self.write(name, b"changed")
         (self.tree / "d1/0004").unlink()
         listing = str(self.state / state.NAME)
-        parts = state.cut_in_parts(
+        parts = cut_in_parts(
             listing, self.secret.machine_id, PairRecord.read_unverified(self.vault.newest_pair()).pair, 3
         )
         self.assertGreater(len(parts), 1)

@@ -12,6 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon_agent import reader, refresh, state
+from mastodon_agent.listing_parts import listing_version
 from mastodon_agent.refresh import LITTLE, LITTLE_OF_PIECES, MOST, SHARE, Census, Noted
 from mastodon_agent.uses import NUMBER, Use, Uses, pack_uses, unpack_uses
 from tests.agent_runs import AgentCase
@@ -388,10 +389,10 @@ class CostTests(RunCase):
         """A run that finds nothing changed opens no page for it."""
         path = str(self.state / state.NAME)
         for _ in range(50):  # directories above the tree are in the listing as well, and anybody may change those
-            before = state.listing_version(path)
+            before = listing_version(path)
             with mock.patch("mastodon_agent.refresh.renew", side_effect=refresh.renew) as renew:
                 self.read()
-            self.assertEqual(renew.call_count, int(state.listing_version(path) != before))
+            self.assertEqual(renew.call_count, int(listing_version(path) != before))
             if not renew.call_count:
                 return
         self.fail("the listing was never left alone")
