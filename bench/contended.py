@@ -19,6 +19,7 @@ from mastodon.sealed.pack import HEAD
 
 WARM_UP_S = 3.0
 WATCHED_S = 3.0
+PATIENCE_S = 30.0
 PASSKEY = "only for measuring"
 
 
@@ -168,8 +169,12 @@ class Site:
 
 
 def end(running: Sequence["subprocess.Popen[bytes]"]) -> None:
-    """SIGTERM to all, then wait for each."""
+    """SIGTERM to all; SIGKILL to what does not mind."""
     for one in running:
         one.terminate()
     for one in running:
-        one.wait()
+        try:
+            one.wait(PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            one.kill()
+            one.wait()

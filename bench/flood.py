@@ -8,19 +8,17 @@
     handshakes   hundreds of connections that stop in the middle of their ClientHello, and new ones when they are cut
     silent       offers without end whose answers it never reads; when it is held up, it comes again
 
-All but `handshakes` say HELLO first, with the machine's own key. What `packs` had acknowledged is printed at the end.
+All but `handshakes` say HELLO first, with the machine's own key.
 """
 
 import contextlib
 import os
-import signal
 import socket
 import ssl
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 from bench.blocking_peers import AppendPeer, TinyMachine
 from mastodon.sealed.blob import ID_LENGTH, SALT_LENGTH, BlobKind
@@ -52,10 +50,6 @@ STALLED_S = 1.0
 GONE = (ConnectionError, ssl.SSLError, TimeoutError)
 
 
-class Stopped(Exception):
-    """SIGTERM."""
-
-
 def noise_packs(machine: TinyMachine) -> Iterator[tuple[bytes, bytes]]:
     """Ids and bytes of packs that nobody has seen before: one sealed blob under ever new ids. The server, which cannot
     open it, takes that for news; making it costs a hash."""
@@ -79,16 +73,10 @@ def fresh(secret: MachineSecret, port: int) -> tuple[AppendPeer, TinyMachine]:
 
 def packs(secret: MachineSecret, port: int) -> None:
     peer, machine = fresh(secret, port)
-    acknowledged, sizes = 0, []
-    try:
-        for id, data in noise_packs(machine):
-            peer.send(*(Piece(data[at : at + PIECE]) for at in range(0, len(data), PIECE)), PackEnd(id))
-            sizes.append(len(data))
-            if len(sizes) > IN_FLIGHT:
-                peer.expect(Ack)
-                acknowledged += sizes.pop(0)
-    finally:
-        print(acknowledged, flush=True)
+    for number, (id, data) in enumerate(noise_packs(machine)):
+        peer.send(*(Piece(data[at : at + PIECE]) for at in range(0, len(data), PIECE)), PackEnd(id))
+        if number >= IN_FLIGHT:
+            peer.expect(Ack)
 
 
 def frames(secret: MachineSecret, port: int) -> None:
@@ -143,20 +131,14 @@ KINDS = {
 }  # fmt: skip
 
 
-def stop(*_: object) -> NoReturn:
-    raise Stopped
-
-
 def main(kind: str, port: str, url: str) -> None:
     """The process. A server that cuts it off is gone to again."""
-    signal.signal(signal.SIGTERM, stop)
     secret = MachineSecret(parse_url(Path(url).read_text("ascii")).secret)
-    with contextlib.suppress(Stopped):
-        while True:
-            try:
-                KINDS[kind](secret, int(port))
-            except GONE:
-                time.sleep(0.1)
+    while True:
+        try:
+            KINDS[kind](secret, int(port))
+        except GONE:
+            time.sleep(0.1)
 
 
 if __name__ == "__main__":
