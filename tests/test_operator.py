@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,20 @@ class CheckTests(CommandCase):
         moved = self.pack.with_name(f"{'ab' * 32}.pack")
         self.pack.rename(moved)
         self.assertIn("not the pack's id", self.call("check", code=1))
+
+
+    def test_misstated_records(self) -> None:
+        """What SQLite cannot see, another run or snapshot record than was signed, is named; a rebuild mends it."""
+        for table in ("runs", "snapshots"):
+            connection = sqlite3.connect(self.directory / "state/catalogue.sqlite", isolation_level=None)
+            another = "CAST(substr(record, 1, length(record) - 1) || x'00' AS BLOB)"
+            connection.execute(f"UPDATE {table} SET record = {another}")
+            connection.close()
+            said = self.call("check", code=1)
+            self.assertIn(f"misstates {'its runs' if table == 'runs' else '1 snapshots'}", said)
+            self.assertIn("mastodon rebuild", said)
+            self.call("rebuild")
+            self.assertIn("All is well", self.call("check"))
 
 
 class ControlTests(TestCase):

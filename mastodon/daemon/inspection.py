@@ -20,6 +20,10 @@ from mastodon.sealed.errors import FormatError
 from mastodon.sealed.ledger import Head
 from mastodon.sealed.pack import Pack
 from mastodon.sealed.run import verify_run
+from mastodon.sealed.snapshot import SnapshotRecord
+
+REBUILD = "stop the daemon and run `mastodon rebuild`"
+SNAPSHOTS_AT_ONCE = 1000
 
 
 class Inspection:
@@ -49,6 +53,7 @@ class Inspection:
             await self._read_packs(spool.path, marker.spool)
         self._compare_heads()
         await self._compare_unknown()
+        await self._read_snapshots()
 
     async def _open_catalogue(self) -> None:
         if self._catalogue is None:
@@ -118,6 +123,8 @@ class Inspection:
         if not await self._catalogue.has_pack(pack.machine, pack.id):
             self._unknown.append((pack.machine, pack.id, path))
             return
+        if not set(pack.runs.values()).issubset(await self._catalogue.runs(pack.machine, list(pack.runs))):
+            self.damage.append(f"{path}: the catalogue misstates its runs; {REBUILD}")
         ids = [one.header.id for one in pack.blobs]
         places = await self._catalogue.locate(pack.machine, ids, [spool])
         known = {(place.blob, place.start, place.size) for place in places if place.pack == pack.id}
@@ -126,11 +133,25 @@ class Inspection:
             one
             for one in pack.blobs
             # Of an id with more sealings than are located nothing can be said.
-            if (one.header.id, one.offset, one.header.size) not in known
-            and told[one.header.id] < 2 * SEALINGS_EACH_WAY
+            if (one.header.id, one.offset, one.header.size) not in known and told[one.header.id] < 2 * SEALINGS_EACH_WAY
         ]
         if wrong:
-            self.damage.append(f"{path}: the catalogue lacks or misplaces {len(wrong)} of its blobs")
+            self.damage.append(f"{path}: the catalogue lacks or misplaces {len(wrong)} of its blobs; {REBUILD}")
+
+    async def _read_snapshots(self) -> None:
+        """The records in the catalogue are as the machines signed them: SQLite itself has no checksums."""
+        if self._catalogue is None:
+            return
+        for tenant in await self._catalogue.tenants():
+            for row in await self._catalogue.machines(tenant.tenant):
+                account = await self._catalogue.account(row.machine)
+                first = 1
+                while account and (found := await self._catalogue.snapshots(row.machine, first, SNAPSHOTS_AT_ONCE)):
+                    first += len(found)
+                    wrong = sum(not _is_signed(record, account.public_key) for record, _ in found)
+                    if wrong:
+                        name = row.machine.hex()
+                        self.damage.append(f"the catalogue misstates {wrong} snapshots of machine {name}; {REBUILD}")
 
     async def _compare_unknown(self) -> None:
         """Packs that the catalogue did not know: it may have taken them in meanwhile, or does so at the next start."""
@@ -144,3 +165,11 @@ class Inspection:
         for machine, id, path in self._unknown:
             if not await self._catalogue.has_pack(machine, id):
                 self._tell(f"{path}: not in the catalogue yet; {when}")
+
+
+def _is_signed(record: bytes, public_key: bytes) -> bool:
+    try:
+        SnapshotRecord.verify(record, public_key)
+    except FormatError:
+        return False
+    return True
