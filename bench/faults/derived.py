@@ -141,6 +141,7 @@ def _go_on(point: Point) -> None:
     try:
         point.settle()
         point.check()
+        point.check_others()
         return
     except Broken as error:
         point.said.append(f"rebuilt, because: {str(error)[:300]}")
@@ -149,3 +150,4 @@ def _go_on(point: Point) -> None:
     site.do(programs.operator("--config", site.config, "rebuild"), what="rebuild")
     point.settle()
     point.check()
+    point.check_others()

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.faults.check import Checks, check_all
+from bench.faults.check import Checks, check_all, check_road
 from bench.faults.programs import Program
 from bench.faults.site import Machine, Site
 from bench.faults.steps import Fault, Plan
@@ -66,6 +66,14 @@ class Point:
         if not self.site.daemon_runs:
             self.site.start_daemon()
         self.site.back_up(self.machine)
+
+    def check_others(self) -> None:
+        """What all machines share may have been hit: of each other one the newest snapshot, by the admin's client."""
+        for other in self.site.machines:
+            if other is not self.machine and other.acked:
+                check_road(self.site, other, [max(other.acked)], "restored")
+                self.counts.snapshots += 1
+                self.counts.restores += 1
 
     def check(self) -> None:
         """Every snapshot that was acknowledged to the machine, by both roads."""
