@@ -16,6 +16,7 @@ import random
 import select
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
@@ -42,6 +43,8 @@ from mastodon_agent.session import Durable, SessionEvent
 PR_SET_PDEATHSIG = 1
 RECONNECT_S = 0.1
 ORPHANS_S = 30.0
+LONGEST_FOR_GPG = 70
+"""Of a directory's path: a Unix socket's path is bounded, and gpg's is longer by some 37 bytes."""
 KIB = 1024
 SMALL = (
     (packing, "TARGET", 48 * KIB), (packing, "SMALLEST_TARGET", 16 * KIB), (bundle, "MINIMUM", 2 * KIB),
@@ -169,6 +172,8 @@ def prepare(opened: Path) -> None:
             raise AttributeError(f"{module.__name__}.{name}, which the rig makes small, is not there any more")
         setattr(module, name, size)
     keys.open_sealed = _remembered_open
+    if len(os.fsencode(opened)) < LONGEST_FOR_GPG:  # what a killed program leaves of gpg goes with the rig's own
+        openpgp._make_home = lambda: tempfile.mkdtemp(prefix="gpg-", dir=opened)
     _note_acks()
     _import_all()
     gc.collect()
