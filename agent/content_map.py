@@ -20,6 +20,7 @@ place names a blob by the id of its content, and a commit fails while a blob is 
 import os
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from zlib import crc32
 
 MAGIC = b"MASTCONT"
@@ -39,6 +40,8 @@ YOUNG = 16384
 """Additions that wait to be written."""
 SMALLEST, LARGEST = 12, 40
 FULL = 0.6
+ANNOUNCED = 64 * 1024 * 1024
+"""Bytes of the table that the kernel fetches at the start: all of it for some half a million files."""
 NAME = "contents"
 
 Place = tuple[bytes, int, int]
@@ -66,6 +69,9 @@ class ContentMap:
             self.clear()
         else:
             self._count = self._estimate()
+            # Look-ups come at random: one by one from a cold disk they would take longer than the whole table.
+            with suppress(OSError):
+                os.posix_fadvise(self._fd, 0, ANNOUNCED, os.POSIX_FADV_WILLNEED)
 
     def place(self, hash: bytes, length: int) -> tuple[bytes, int] | None:
         """The blob that holds content of this hash and length, and the offset in it."""
