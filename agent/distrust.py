@@ -2,12 +2,8 @@
 
 from collections.abc import Callable, Collection
 
-import cbor2
-
 from mastodon_agent.records import NO_ROW, ROW_SIZE
 from mastodon_agent.state import StatePage
-
-PLACES, DELTA = 8, 18
 
 
 def rows_reader(missing: Collection[bytes], reread: bool) -> Callable[[StatePage], bytes]:
@@ -31,10 +27,9 @@ def _without(page: StatePage, missing: frozenset[bytes]) -> bytes:
         return rows
     believed = bytearray(rows)
     index = 0
-    for _, _, bodies in cbor2.loads(page.plaintext())[2]:
-        for body in bodies:
-            base = body[DELTA][3] if DELTA in body else ()
-            if not doubtful.isdisjoint([*body.get(PLACES, ())[::3], *base[::3]]):
+    for entries in page.entries().sections:
+        for entry in entries:
+            if not doubtful.isdisjoint(entry.all_places[::3]):
                 believed[index * ROW_SIZE : (index + 1) * ROW_SIZE] = NO_ROW
             index += 1
     return bytes(believed)

@@ -78,7 +78,7 @@ class Forerunner:
         if self._progress.wait(self._round, self._files, self._bytes) and cost(st):
             with suppress(OSError):
                 fd = open_quietly(name, dir_fd)
-                announce(fd, st.st_size)
+                announce(fd, 0, cost(st))
                 os.close(fd)
 
     def unchanged(self, count: int) -> None:

@@ -13,11 +13,12 @@ from mastodon.host.paths import Directory
 from mastodon.sealed.entry import EntryFlag
 from mastodon.sealed.snapshot import Reason
 from mastodon_agent.bundle import Bundler
+from mastodon_agent.kept_entries import without_content
 from mastodon_agent.outcome import Note, Tally
 from mastodon_agent.outlet import Outlet
 from mastodon_agent.pages import ListingBuilder, OldEntries
 from mastodon_agent.reader import LINKS
-from mastodon_agent.records import NO_ROW, Kind, Listed, unpack_listed, without_content
+from mastodon_agent.records import NO_ROW, Kind, Listed, unpack_listed
 from mastodon_agent.references import Base, Content
 from mastodon_agent.refusals import ReaderCrashed
 from mastodon_agent.state import StatePage
@@ -195,7 +196,8 @@ class Intake:
         except TooScattered as error:
             self._replace(replaces)
             self._count(Note(Reason.UNREADABLE, entry.name, error.errno))
-            self._add(without_content(entry, error.errno), None, NO_ROW)
+            failed = entry._replace(packed=without_content(entry.packed, error.errno), hash=b"")
+            self._add(failed, None, NO_ROW)
             return
         self._replace(replaces)
         self._read(entry, content, row)

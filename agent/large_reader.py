@@ -7,9 +7,12 @@ from enum import Enum
 
 from mastodon.host.metadata import data_extents
 from mastodon.sealed.content import FileHasher
+from mastodon_agent.opening import announce
 from mastodon_agent.records import Kind
 from mastodon_agent.ring import DATA_LIMIT, RingWriter
 
+WINDOW = 64 * 1024 * 1024
+"""Bytes of a large file that are announced ahead."""
 BLOCK = 4096
 """No file system keeps holes in files shorter than that."""
 
@@ -59,9 +62,14 @@ def stream(ring: RingWriter, fd: int, size: int, extents: Sequence[tuple[int, in
     for start, length in extents:
         if start > position:
             _hole(ring, hasher, position, start - position)
-        position = start
+        position = announced = start
         end = start + length
         while position < end:
+            if announced < end and announced - position <= WINDOW // 2:
+                # The disk goes on while this process waits for room in the ring.
+                upto = min(end, position + WINDOW)
+                announce(fd, announced, upto - announced)
+                announced = upto
             view = ring.room(min(DATA_LIMIT, end - position))
             got = read_into(fd, view, position)
             hasher.data(view[:got])

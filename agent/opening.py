@@ -4,7 +4,7 @@ import os
 from contextlib import suppress
 
 ANNOUNCED = 4 * 1024 * 1024
-"""Bytes of a file that are announced; the kernel's own read-ahead does for the rest."""
+"""Bytes of a file that are announced when it is opened."""
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -17,7 +17,7 @@ def open_quietly(name: bytes, dir_fd: int) -> int:
         return os.open(name, _FLAGS, dir_fd=dir_fd)
 
 
-def announce(fd: int, size: int) -> None:
-    """The start of an open file will be read soon."""
+def announce(fd: int, offset: int, length: int) -> None:
+    """These bytes of an open file will be read soon."""
     with suppress(OSError):
-        os.posix_fadvise(fd, 0, min(size, ANNOUNCED), os.POSIX_FADV_WILLNEED)
+        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_WILLNEED)

@@ -7,27 +7,23 @@ bundle that is still open; its page then waits, and all pages behind it, until t
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import cbor2
+from typing import Any, NamedTuple
 
 from mastodon.host.paths import Directory
 from mastodon.sealed import cbor
-from mastodon.sealed.entry import HOLE, EntryFlag, EntryType
-from mastodon.sealed.entry_codec import PackedEntry, join_entry, odd_owners, pack_body
-from mastodon.sealed.listing import PAGE_MAXIMUM, Key, cuts_after, join_page, shared_length
+from mastodon.sealed.entry import HOLE, EntryFlag
+from mastodon.sealed.entry_codec import PackedEntry, odd_owners
+from mastodon.sealed.listing import PAGE_MAXIMUM, Key, cuts_after, shared_length
+from mastodon_agent.kept_entries import DELTA, GROUP, USER, Kept, PageEntries, flagged
 from mastodon_agent.reader import SMALL
 from mastodon_agent.records import NO_ROW, Listed
 from mastodon_agent.references import Base, BlobRef, Content, Stretch
 from mastodon_agent.state import ListingWriter, NewPage, StatePage
 from mastodon_agent.uses import Use, Uses, pack_uses
 
-Body = dict[int, Any]
 PutPage = Callable[[list[bytes], bytes], bytes]
 """From references and plaintext to the page's id, the blob being sent where it has to be."""
 
-# Fields of an entry (mastodon.sealed.entry_codec).
-NAME, TYPE, UID, GID, SIZE, HASH, PLACES, FLAGS, DELTA, USER, GROUP = 0, 1, 3, 4, 6, 7, 8, 16, 18, 19, 20
 PLACE_BYTES, PLACE_MOST = 20, 27
 """Of a file's only place, and of each of several, at most."""
 BASE_BYTES = 64
@@ -45,8 +41,8 @@ class OldEntries:
     """A page of the old listing, taken apart: what is copied from it into new pages."""
 
     page: StatePage
-    keys: list[Directory]
-    bodies: list[Body]
+    keys: list[Key]
+    entries: list[Kept]
     rows: bytes
     references: list[BlobRef]
     users: dict[int, str]
@@ -55,40 +51,38 @@ class OldEntries:
     @classmethod
     def of(cls, page: StatePage) -> "OldEntries":
         """All entries of a page."""
-        body = cbor2.loads(page.plaintext())
+        users, groups, sections = page.entries()
         maps = set(page.maps())
         references = [BlobRef(id, index in maps) for index, id in enumerate(page.references())]
-        keys: list[Directory] = []
-        bodies: list[Body] = []
-        for (directory, _), (_, _, entries) in zip(page.sections(), body[2], strict=True):
-            keys += [directory] * len(entries)
-            bodies += entries
-        return cls(page, keys, bodies, page.rows(), references, dict(body[0]), dict(body[1]))
+        keys = [(directory, name) for directory, names in page.sections() for name in names]
+        entries = [entry for section in sections for entry in section]
+        return cls(page, keys, entries, page.rows(), references, users, groups)
+
+    def stretches(self, places: list[int]) -> list[Stretch]:
+        """Where flat places lead."""
+        threes = zip(places[::3], places[1::3], places[2::3], strict=True)
+        return [(None if at == HOLE else self.references[at], offset, length) for at, offset, length in threes]
 
     def base(self, index: int) -> Base | None:
         """The full content that is there for an entry: its own, or what it is a delta to."""
-        body = self.bodies[index]
-        if DELTA in body:
-            _, hash, size, flat = body[DELTA]
-        elif PLACES in body and HASH in body:
-            hash, size, flat = body[HASH], body[SIZE], body[PLACES]
-        else:
-            return None
-        places = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-        return Base(hash, size, [(None if at == HOLE else self.references[at], *where) for at, *where in places])
+        entry = self.entries[index]
+        if DELTA in entry.rest:
+            _, hash, size, places = entry.rest[DELTA]
+            return Base(hash, size, self.stretches(places))
+        return Base(entry.hash, entry.size, self.stretches(entry.places)) if entry.places else None
 
     def has_content(self, index: int) -> bool:
         """Whether it is a file whose content is there."""
-        body = self.bodies[index]
-        return body[TYPE] == EntryType.FILE and (PLACES in body or not body[SIZE])
+        entry = self.entries[index]
+        return entry.is_file and (bool(entry.places) or not entry.size)
 
 
 @dataclass(slots=True)
 class Draft:
     """A page in the making."""
 
-    sections: list[tuple[Directory, list[bytes], list[bytes]]] = field(default_factory=list)
-    """Directory, names, encoded entries."""
+    sections: list[tuple[Directory, list[bytes], list[Kept]]] = field(default_factory=list)
+    """Directory, names, entries."""
     rows: list[bytes] = field(default_factory=list)
     references: list[BlobRef] = field(default_factory=list)
     index: dict[object, int] = field(default_factory=dict)
@@ -133,7 +127,7 @@ class Draft:
                 uses.add(index, at, size)
         return flat
 
-    def add(self, directory: Directory, name: bytes, entry: bytes, length: int, row: bytes) -> None:
+    def add(self, directory: Directory, name: bytes, entry: Kept, length: int, row: bytes) -> None:
         """The next entry, its places numbered in this page. ``length`` is what it counts for (counted_length)."""
         if not self.sections or self.sections[-1][0] != directory:
             before = self.sections[-1][0] if self.sections else ()
@@ -146,9 +140,23 @@ class Draft:
         entries.append(entry)
         self.rows.append(row)
         self.length += length
+        if entry.is_file:
+            self.files += 1
+            self.content_bytes += entry.size
         if len(self.users) + len(self.groups) > self.owners:
             self.length += OWNER_BYTES * (len(self.users) + len(self.groups) - self.owners)
             self.owners = len(self.users) + len(self.groups)
+
+
+class Owned(NamedTuple):
+    """What decides about an entry's places and owners."""
+
+    is_file: bool
+    size: int
+    uid: int
+    user: str
+    gid: int
+    group: str
 
 
 class ListingBuilder:
@@ -186,53 +194,44 @@ class ListingBuilder:
 
     def add(self, directory: Directory, entry: Listed, content: Content | None, row: bytes) -> None:
         """A new entry."""
-        packed = entry.packed
         stretches = content.stretches if content is not None else ()
         base = content.base if content is not None else None
-        length = counted_length(packed, len(stretches), len(base.stretches) if base is not None else 0)
-        self._make_room(directory, length)
-        draft = self._draft
-        places = draft.places(stretches, draft.uses if entry.size <= SMALL else draft.large)
-        delta: Body = {DELTA: [METHOD, base.hash, base.size, draft.places(base.stretches)]} if base is not None else {}
-        odd = odd_owners(entry.uid, entry.user, entry.gid, entry.group, draft.users, draft.groups)
-        if entry.is_file:
-            draft.files += 1
-            draft.content_bytes += entry.size
-        self._append(directory, entry.name, join_entry(packed, places, delta | odd), length + _extra_length(odd), row)
+        self._add((directory, entry.name), entry, entry.packed, stretches, base, row, is_new=True)
 
     def copy(self, old: OldEntries, start: int, count: int, flag: EntryFlag = UNFLAGGED) -> None:
         """Entries of the old listing, as they were but for a flag; flagged ones are looked at again next time."""
         size = len(NO_ROW)
         for index in range(start, start + count):
-            body = old.bodies[index]
-            if flag:
-                body = dict(sorted((body | {FLAGS: body.get(FLAGS, 0) | int(flag)}).items()))
+            entry = old.entries[index]
+            packed = flagged(entry.packed, flag) if flag else entry.packed
             row = NO_ROW if flag else old.rows[index * size : (index + 1) * size]
-            self._copy(old, old.keys[index], body, row)
+            uid, gid, rest = entry.uid, entry.gid, entry.rest
+            user, group = rest.get(USER, old.users.get(uid, "")), rest.get(GROUP, old.groups.get(gid, ""))
+            base = old.base(index) if DELTA in rest else None
+            owned = Owned(entry.is_file, entry.size, uid, user, gid, group)
+            self._add(old.keys[index], owned, packed, old.stretches(entry.places), base, row)
 
-    def _copy(self, old: OldEntries, directory: Directory, body: Body, row: bytes) -> None:
-        packed, places = pack_body(body), body.get(PLACES, [])
-        rest = {number: value for number, value in body.items() if number >= DELTA}
-        user = rest.pop(USER, old.users.get(body[UID], ""))
-        group = rest.pop(GROUP, old.groups.get(body[GID], ""))
-        delta = {DELTA: rest.pop(DELTA)} if DELTA in rest else {}
-        base = delta[DELTA][3] if delta else []
-        length = counted_length(packed, len(places) // 3, len(base) // 3) + _extra_length(rest)
+    def _add(
+        self, key: Key, entry: Listed | Owned, packed: PackedEntry, stretches: Sequence[Stretch], base: Base | None,
+        row: bytes, is_new: bool = False,
+    ) -> None:  # fmt: skip
+        directory, name = key
+        length = counted_length(packed, len(stretches), len(base.stretches) if base is not None else 0)
         self._make_room(directory, length)
         draft = self._draft
-        self._renumber(old, places)
-        self._renumber(old, base)
-        if body.get(SIZE, 0) <= SMALL:
-            for at in range(0, len(places), 3):
-                if places[at] != HOLE:
-                    draft.uses.add(places[at], places[at + 1], places[at + 2])
-        odd = odd_owners(body[UID], user, body[GID], group, draft.users, draft.groups)
-        if delta or odd:
-            rest = dict(sorted((delta | rest | odd).items()))
-        if body[TYPE] == EntryType.FILE:
-            draft.files += 1
-            draft.content_bytes += body[SIZE]
-        self._append(directory, body[NAME], join_entry(packed, places, rest), length + _extra_length(odd), row)
+        uses = draft.uses if entry.size <= SMALL else draft.large if is_new else None
+        places = draft.places(stretches, uses)
+        rest: dict[int, Any] = {}
+        if base is not None:
+            rest[DELTA] = [METHOD, base.hash, base.size, draft.places(base.stretches)]
+        odd = odd_owners(entry.uid, entry.user, entry.gid, entry.group, draft.users, draft.groups)
+        if odd:
+            rest |= odd
+            length += len(cbor.encode(odd))
+        kept = Kept(*packed, entry.is_file, entry.size, entry.uid, entry.gid, places, rest)
+        draft.add(directory, name, kept, length, row)
+        if cuts_after(name, draft.length, draft.names):
+            self._cut()
 
     def keep(self, page: StatePage) -> None:
         """A page that is as it was. Only at a boundary.
@@ -284,22 +283,11 @@ class ListingBuilder:
         if length > PAGE_MAXIMUM:
             self._cut()
 
-    def _append(self, directory: Directory, name: bytes, entry: bytes, length: int, row: bytes) -> None:
-        draft = self._draft
-        draft.add(directory, name, entry, length, row)
-        if cuts_after(name, draft.length, draft.names):
-            self._cut()
-
     def _cut(self) -> None:
         if self._draft.rows:
             self._waiting.append(self._draft)
             self._draft = Draft()
             self.settle()
-
-    def _renumber(self, old: OldEntries, places: list[int]) -> None:
-        for at in range(0, len(places), 3):
-            if places[at] != HOLE:
-                places[at] = self._draft.reference(old.references[places[at]])
 
     def _finish(self, draft: Draft) -> None:
         for ref, use in zip(draft.references, draft.large.of([ref.id for ref in draft.references]), strict=True):
@@ -308,16 +296,14 @@ class ListingBuilder:
         if len({ref.id for ref in draft.references}) != len(draft.references):
             _join_references(draft)
         references = [ref.id for ref in draft.references]
-        plaintext = join_page(
-            draft.users, draft.groups, [(directory, entries) for directory, _, entries in draft.sections]
-        )
-        id = self._put_page(references, plaintext)
+        entries = PageEntries(draft.users, draft.groups, [entries for _, _, entries in draft.sections])
+        id = self._put_page(references, entries.plaintext(directory for directory, _, _ in draft.sections))
         sections = [(directory, names) for directory, names, _ in draft.sections]
         maps = [index for index, ref in enumerate(draft.references) if ref.is_map]
         # fmt: off
         self._writer.add(
             NewPage(
-                id, sections, draft.rows, plaintext, references, maps, draft.files, draft.content_bytes, draft.whole,
+                id, sections, draft.rows, entries, references, maps, draft.files, draft.content_bytes, draft.whole,
                 pack_uses(draft.uses.of(references)),
             )
         )
@@ -342,18 +328,12 @@ def counted_length(packed: PackedEntry, places: int, base_places: int = 0) -> in
     return length + (PLACE_BYTES if places == 1 else PLACE_MOST * places)
 
 
-def _extra_length(rest: dict[int, Any]) -> int:
-    """The bytes of fields that few entries have."""
-    return len(cbor.encode(rest)) if rest else 0
-
-
 def _join_references(draft: Draft) -> None:
     """Two bundles turned out to be the same blob: number the references anew, by first use."""
     numbers: dict[bytes, int] = {}
     kept: list[BlobRef] = []
 
-    def renumber(places: Sequence[int]) -> list[int]:
-        flat = list(places)
+    def renumber(flat: list[int]) -> None:
         for at in range(0, len(flat), 3):
             if flat[at] != HOLE:
                 ref = draft.references[flat[at]]
@@ -361,16 +341,12 @@ def _join_references(draft: Draft) -> None:
                     numbers[ref.id] = len(kept)
                     kept.append(ref)
                 flat[at] = numbers[ref.id]
-        return flat
 
     for _, _, entries in draft.sections:
-        for at, entry in enumerate(entries):
-            body = cbor2.loads(entry)
-            if PLACES in body:
-                body[PLACES] = renumber(body[PLACES])
-                if DELTA in body:
-                    body[DELTA][3] = renumber(body[DELTA][3])
-                entries[at] = cbor.encode_ordered(body)
+        for entry in entries:
+            renumber(entry.places)
+            if DELTA in entry.rest:
+                renumber(entry.rest[DELTA][3])
     joined = Uses()
     for id, used, reach in draft.uses.of([ref.id for ref in draft.references]):
         joined.add(numbers[id], reach - used, used)

@@ -30,7 +30,7 @@ from mastodon.sealed.purposes import Purpose
 from mastodon.sealed.snapshot import Reason
 from mastodon_agent.forerunner import Progress
 from mastodon_agent.large_reader import Verdict, extents_of, judge, read_into, stream
-from mastodon_agent.opening import announce, open_quietly
+from mastodon_agent.opening import ANNOUNCED, announce, open_quietly
 from mastodon_agent.records import NO_ROW, Kind, make_row
 from mastodon_agent.scan import reason_of
 from mastodon_agent.script import Script
@@ -215,7 +215,7 @@ class FileReader:
             return
         if entry.error:
             self.note(Reason.METADATA, directory, name, entry.error)
-        announce(fd, st.st_size)
+        announce(fd, 0, min(st.st_size, ANNOUNCED))
         self._opened += 1
         racy = racy or entry.error != 0
         self._steps.append((self._read, (_Opened(fd, directory, entry, st, racy, replaces, same),)))

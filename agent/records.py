@@ -14,10 +14,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-import cbor2
-
 from mastodon.sealed.entry import Entry, EntryType
-from mastodon.sealed.entry_codec import PackedEntry, join_entry, pack_body, pack_entry
+from mastodon.sealed.entry_codec import PackedEntry, pack_entry
 
 
 class Kind(IntEnum):
@@ -41,9 +39,6 @@ class Kind(IntEnum):
     CRASHED = 16  # meta: text; the reader gave up
     NEXT = 17  # the next part of the old listing begins, read by another process
 
-
-HASH, ERROR = 7, 17
-"""Fields of an entry (mastodon.sealed.entry_codec)."""
 
 MASK = (1 << 64) - 1
 
@@ -84,14 +79,6 @@ def unpack_listed(meta: bytes | memoryview) -> tuple[Listed, bytes, bool]:
     name, count, before, behind, is_file, size, hash, group_, uid, user, gid, group, row, replaces = marshal.loads(meta)
     packed = PackedEntry(count, before, behind)
     return Listed(name, packed, is_file, size, hash, group_, uid, user, gid, group), row, replaces
-
-
-def without_content(entry: Listed, error: int) -> Listed:
-    """The same file, whose content could not be had."""
-    body = cbor2.loads(join_entry(entry.packed, (), {}))
-    body.pop(HASH, None)
-    body[ERROR] = error
-    return entry._replace(packed=pack_body(dict(sorted(body.items()))), hash=b"")
 
 
 def make_row(st: os.stat_result) -> bytes:

@@ -25,12 +25,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any
-
-import cbor2
 
 from mastodon.host.paths import Directory
 from mastodon.sealed.purposes import Purpose, hasher
+from mastodon_agent.kept_entries import Kept
 from mastodon_agent.listing_parts import OpenListing, Part
 from mastodon_agent.reader import SMALL
 from mastodon_agent.records import NO_ROW, ROW_SIZE
@@ -56,7 +54,6 @@ FEW_TINY = 16
 COUNTED = 1 << 16
 """Blobs that are counted at once."""
 
-NAME_FIELD, SIZE, PLACES = 0, 6, 8
 """Fields of an entry (mastodon.sealed.entry_codec)."""
 
 
@@ -118,20 +115,19 @@ class Doubts:
             return rows
         left = bytearray(rows)
         at = 0
-        for directory, body in _bodies(page):
+        for directory, name, entry in _entries(page):
             row = rows[at : at + ROW_SIZE]
-            if row != NO_ROW and body.get(SIZE, 0) <= SMALL and doubtful.intersection(body.get(PLACES, ())[::3]):
-                self._rows[directory, body[NAME_FIELD]] = row
+            if row != NO_ROW and entry.size <= SMALL and doubtful.intersection(entry.places[::3]):
+                self._rows[directory, name] = row
                 left[at : at + ROW_SIZE] = NO_ROW
             at += ROW_SIZE
         return bytes(left)
 
 
-def _bodies(page: StatePage) -> Iterator[tuple[Directory, dict[int, Any]]]:
-    packed = cbor2.loads(page.plaintext())[2]
-    for (directory, _), (_, _, bodies) in zip(page.sections(), packed, strict=True):
-        for body in bodies:
-            yield directory, body
+def _entries(page: StatePage) -> Iterator[tuple[Directory, bytes, Kept]]:
+    for (directory, names), entries in zip(page.sections(), page.entries().sections, strict=True):
+        for name, entry in zip(names, entries, strict=True):
+            yield directory, name, entry
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 The file ``listing`` in the state directory::
 
-    head      8   magic "MASTLIST"        1   version, 2
+    head      8   magic "MASTLIST"        1   version, 3
               32  machine id              16  pair id
               16  BLAKE3 of the bytes before
     page      the block below, once a page of the listing, in order
@@ -10,7 +10,7 @@ The file ``listing`` in the state directory::
     block     4   magic "PAGE"
               4   length of names: CBOR [[[directory's names...], [names...]], ...]
               4   length of rows: 36 bytes an entry (records.py)
-              4   length of the page's plaintext, zstd
+              4   length of entries: all entries of the page, zstd (kept_entries.py)
               4   length of references: 32 bytes each
               4   length of maps: CBOR list of the indices of references that are maps
               4   length of uses: how much of each reference is used (uses.py)
@@ -18,7 +18,7 @@ The file ``listing`` in the state directory::
               1   1 if the page ended where its content says, 0 if the listing was at its end
               32  the page's blob id
               16  BLAKE3 of the whole block without this field
-              then names, rows, plaintext, references, maps, uses
+              then names, rows, entries, references, maps, uses
 
 Promises: memory for one page at a time, however many files there are. It is of one machine and one pair; any other
 file, an older version, a cut or damaged block is the same as no listing from there on. While a run lasts, the new
@@ -41,16 +41,18 @@ import zstandard
 from mastodon.host.paths import Directory
 from mastodon.sealed.listing import PAGE_LIMIT, Key
 from mastodon.sealed.purposes import Purpose, hasher
+from mastodon_agent.kept_entries import PageEntries
 from mastodon_agent.records import ROW_SIZE
 from mastodon_agent.uses import Use, unpack_uses
 
 MAGIC = b"MASTLIST"
-VERSION = 2
+VERSION = 3
 HEAD = struct.Struct("<8sB32s16s16s")
 BLOCK = struct.Struct("<4sIIIIIIIIQB32s16s")
 PARTS = 6
 BLOCK_MAGIC = b"PAGE"
 CHECK = 16
+ENTRIES_LIMIT = 4 * PAGE_LIMIT
 BLOCK_LIMIT = 64 * 1024 * 1024
 PIECE = 1024 * 1024
 NAME = "listing"
@@ -89,9 +91,13 @@ class StatePage:
         """What each entry is compared with, ROW_SIZE bytes an entry."""
         return self._part(1)
 
+    def entries(self) -> PageEntries:
+        """Its entries, section by section."""
+        return PageEntries.unpack(zstandard.ZstdDecompressor().decompress(self._part(2), max_output_size=ENTRIES_LIMIT))
+
     def plaintext(self) -> bytes:
         """The page blob's plaintext."""
-        return zstandard.ZstdDecompressor().decompress(self._part(2), max_output_size=PAGE_LIMIT)
+        return self.entries().plaintext(directory for directory, _ in self.sections())
 
     def references(self) -> list[bytes]:
         """The page blob's references."""
@@ -129,7 +135,7 @@ class NewPage:
     id: bytes
     sections: list[tuple[Directory, list[bytes]]]
     rows: list[bytes]
-    plaintext: bytes
+    entries: PageEntries
     references: list[bytes]
     maps: list[int]
     files: int
@@ -160,7 +166,7 @@ class ListingWriter:
         names = cbor2.dumps([[list(directory), names] for directory, names in page.sections])
         maps = cbor2.dumps(page.maps)
         parts = (
-            names, b"".join(page.rows), self._compressor.compress(page.plaintext), b"".join(page.references), maps,
+            names, b"".join(page.rows), self._compressor.compress(page.entries.pack()), b"".join(page.references), maps,
             page.uses,
         )  # fmt: skip
         head = BLOCK.pack(

@@ -7,10 +7,14 @@ from unittest import mock
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mastodon.sealed.entry import Entry, EntryType
+from mastodon.sealed.entry_codec import pack_entry
+from mastodon.sealed.listing import decode_page
 from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.sealed.snapshot import Notice, SnapshotStatus
 from mastodon_agent import state
 from mastodon_agent.content_map import HEAD, SLOT, ContentMap
+from mastodon_agent.kept_entries import Kept, PageEntries
 from mastodon_agent.records import ROW_SIZE
 from mastodon_agent.trust_memory import TrustMemory
 from tests.agent_runs import AgentCase
@@ -303,9 +307,14 @@ class ListingTests(SynchronousTestCase):
     def page(self, number: int) -> state.NewPage:
         names = [b"%03d-%d" % (number, n) for n in range(3)]
         return state.NewPage(
-            bytes([number]) * 32, [((b"dir",), names)], [bytes([number + 1]) * ROW_SIZE] * 3, b"plain %d" % number,
-            [b"r" * 32], [0], 3, 30, True,
+            bytes([number]) * 32, [((b"dir",), names)], [bytes([number + 1]) * ROW_SIZE] * 3,
+            PageEntries({0: "root"}, {0: ""}, [[self.kept(name) for name in names]]), [b"r" * 32], [0], 3, 30, True,
         )  # fmt: skip
+
+    @staticmethod
+    def kept(name: bytes) -> Kept:
+        entry = Entry(name, EntryType.FILE, size=10, hash=b"h" * 32)
+        return Kept(*pack_entry(entry), True, 10, 0, 0, [0, int(name[-1:]), 10], {})
 
     def write(self, *numbers: int, publish: bool = True) -> None:
         writer = state.ListingWriter(self.directory, self.MACHINE, self.PAIR)
@@ -326,7 +335,11 @@ class ListingTests(SynchronousTestCase):
         self.assertEqual((first.count, first.files, first.content_bytes, first.whole), (3, 3, 30, True))
         self.assertEqual(first.sections(), [((b"dir",), [b"001-0", b"001-1", b"001-2"])])
         self.assertEqual(second.rows(), bytes([3]) * ROW_SIZE * 3)
-        self.assertEqual((second.plaintext(), second.references(), second.maps()), (b"plain 2", [b"r" * 32], [0]))
+        self.assertEqual((second.references(), second.maps()), ([b"r" * 32], [0]))
+        self.assertEqual(second.entries(), self.page(2).entries)
+        (section,) = decode_page(second.plaintext(), 1)
+        self.assertEqual([entry.places[0].offset for entry in section.entries], [0, 1, 2])
+        self.assertEqual((section.directory, section.entries[0].hash), ((b"dir",), b"h" * 32))
         self.assertEqual((first.first_key(), first.last_key()), (((b"dir",), b"001-0"), ((b"dir",), b"001-2")))
 
     def test_other_machine_or_pair(self):
