@@ -1,6 +1,6 @@
 """One measured command: wall, CPU of both sides, peak memory of both process trees, bytes over loopback.
 
-Memory is the larger of two figures: the kernel's own peak of the largest process (RSS), and the sum over the whole tree
+Memory is the larger of two figures: the kernel's own peak of the command's first process (RSS), and the sum over the whole tree
 of proportional set sizes (PSS: what processes share, such as a ring between them, is counted once). The tree is looked
 at 20 times a second. A look at PSS costs the kernel a walk over all pages, so it is taken when the tree's RSS, which is
 cheap to read, has grown beyond what it was at any look before, and at every fifth time at the latest.
@@ -139,11 +139,15 @@ def shared_out_mib(members: list[int]) -> float:
 
 
 def high_water_mib(pid: int) -> float:
-    """The peak of one process since `reset_high_water`."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+    """The peak of one process since it began its program, or since `reset_high_water`.
+
+    Its rusage would not do: that still has what its parent held when it was forked.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
 def reset_high_water(pid: int) -> None:
@@ -169,6 +173,7 @@ class MemoryWatch(threading.Thread):
     def _look(self, pid: int, anyway: bool) -> None:
         members = tree_of(pid)
         resident = resident_mib(members)
+        self.peaks[pid] = max(self.peaks[pid], high_water_mib(pid))
         if anyway or resident > GROWN * self._resident[pid]:
             self._resident[pid] = max(self._resident[pid], resident)
             self.peaks[pid] = max(self.peaks[pid], shared_out_mib(members))
@@ -218,10 +223,10 @@ def measure(command: Command, server: int | None) -> Cost:
     cost = Cost(
         wall=wall,
         cpu=usage.ru_utime + usage.ru_stime,
-        peak=max(usage.ru_maxrss / 1024, watch.peaks[child.pid]),
+        peak=watch.peaks[child.pid],
         sent=loopback_bytes() - sent,
     )
     if server is not None:
         cost.server_cpu = cpu_seconds(server) - server_cpu
-        cost.server_peak = max(high_water_mib(server), watch.peaks[server])
+        cost.server_peak = watch.peaks[server]
     return cost

@@ -24,7 +24,7 @@ from bench.fairness import Finding, jain
 from bench.measure import Command, CommandFailed, Cost, measure
 from bench.report import peaks, ratios, table
 from bench.run import STEPS, chosen_steps
-from tests.long import extent, long_test
+from tests.long import long_test
 
 MIB = 1 << 20
 
@@ -144,6 +144,12 @@ class MeasureTests(SynchronousTestCase):
         self.assertEqual(bench.wait(), 128 + signal.SIGTERM)
         self.assertRaises(ProcessLookupError, os.kill, int(Path(file).read_text()), 0)
 
+    def test_a_large_parent_is_not_counted(self) -> None:
+        """What the measuring process itself holds is not the command's."""
+        held = bytearray(os.urandom(1)) * (200 << 20)
+        self.assertLess(measure(Command([sys.executable, "-c", "import time; time.sleep(0.3)"]), None).peak, 100)
+        del held
+
     def test_shared_memory_counts_once(self) -> None:
         """What several processes of a tree share is in its peak once."""
         inner = "import mmap, os, time; m = mmap.mmap(-1, 96 << 20); m.write(b'x' * (96 << 20)); os.fork(); os.fork(); "
@@ -198,7 +204,6 @@ class ClockTests(SynchronousTestCase):
         self.assertEqual(ahead.later(lambda: 5, 3600)(), 3605)
 
 
-@long_test(share=True)
 class CommandTests(SynchronousTestCase):
     """Each command once, small; their figures mean nothing here."""
 
@@ -216,6 +221,7 @@ class CommandTests(SynchronousTestCase):
         Lamp(top, Source(7), 300, 5, 1).make()
         return top
 
+    @long_test(share=True)
     def test_run(self) -> None:
         """All steps of Mastodon, the restored tree compared, a table and a chart."""
         svg = Path(self.mktemp()).resolve()
@@ -225,6 +231,7 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual([row[-2].strip() for row in rows], ["", "", "", "0", "0"])
         self.assertEqual(ElementTree.parse(svg).getroot().tag, "{http://www.w3.org/2000/svg}svg")
 
+    @long_test(share=False)
     def test_days(self) -> None:
         """Two days, and the first and the newest snapshot restored."""
         text = self.bench("days", "--data", self.lamp(), "--tools", "mastodon", "--days", 2, "--runs", 1)
@@ -232,32 +239,34 @@ class CommandTests(SynchronousTestCase):
         self.assertEqual(row[-2].strip(), "0")
         self.assertGreater(float(row[4]), 0)
 
+    @long_test(share=False)
     def test_big(self) -> None:
         """A big file through openssl and through Mastodon."""
         text = self.bench("big", "--mb", 20, "--runs", 1)
         self.assertRegex(text, r"mastodon, first \| [0-9.]+ \|")
         self.assertRegex(text, r"mastodon, restore \| [0-9.]+ \|")
 
+    @long_test(share=False)
     def test_fairness(self) -> None:
         """Every part has its figures."""
         if len(os.sched_getaffinity(0)) < 2:
             raise SkipTest("needs two cores")
-        parts = fairness.PARTS[: extent(share=2, whole=len(fairness.PARTS))]
-        text = self.bench("fairness", "--small", "--runs", 1, "--only", ",".join(parts))
+        text = self.bench("fairness", "--small", "--runs", 1, "--only", ",".join(fairness.PARTS))
         rows = [line for line in text.splitlines() if "≤" in line or "≥" in line]
-        self.assertEqual(len(rows), extent(share=2, whole=4 + 2 * len(fairness.HOSTILE)))
+        self.assertEqual(len(rows), 4 + 2 * len(fairness.HOSTILE))
 
+    @long_test(share=True)
     def test_checkins(self) -> None:
         """Forty machines in two seconds: none is refused."""
         *_, row = self.bench("checkins", "--machines", 40, "--seconds", 2).splitlines()
         self.assertEqual([cell.strip() for cell in row.split("|")[1:4]], ["40", "2", "0"])
 
+    @long_test(share=False)
     def test_curves(self) -> None:
-        """A row for each size of each curve, in the whole test beyond an hour's snapshots too."""
-        most = extent(share=3, whole=62)
-        text = self.bench("curves", "--files", "100,200", "--snapshots", f"1,{most}", "--machines", "1,3")
+        """A row for each size of each curve, beyond an hour's snapshots too."""
+        text = self.bench("curves", "--files", "100,200", "--snapshots", "1,62", "--machines", "1,3")
         rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
-        self.assertEqual([row for row in rows if row.isdigit()], ["100", "200", "1", str(most), "1", "3"])
+        self.assertEqual([row for row in rows if row.isdigit()], ["100", "200", "1", "62", "1", "3"])
 
 
 class TableTests(SynchronousTestCase):
