@@ -1,9 +1,9 @@
 """One measured command: wall, CPU of both sides, peak memory of both process trees, bytes over loopback.
 
 Memory is the larger of two figures: the kernel's own peak of the command's first process (RSS), and the sum over the
-whole tree of proportional set sizes (PSS: what processes share, such as a ring between them, is counted once). The tree
-is looked at 20 times a second. A look at PSS costs the kernel a walk over all pages, so it is taken when the tree's RSS,
-which is cheap to read, has grown beyond what it was at any look before, and at every fifth time at the latest.
+whole tree of proportional set sizes (PSS: what processes share, such as a ring, is counted once). The tree is looked at
+20 times a second. A look at PSS costs the kernel a walk over all pages, so it is taken when the tree's RSS, which is
+cheap to read, has grown beyond what it was at any look before, and at every fifth time at the latest.
 """
 
 import ctypes
