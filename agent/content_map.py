@@ -20,8 +20,9 @@ place names a blob by the id of its content, and a commit fails while a blob is 
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from zlib import crc32
+
+from mastodon_agent.opening import announce
 
 MAGIC = b"MASTCONT"
 VERSION = 2
@@ -70,8 +71,7 @@ class ContentMap:
         else:
             self._count = self._estimate()
             # Look-ups come at random: one by one from a cold disk they would take longer than the whole table.
-            with suppress(OSError):
-                os.posix_fadvise(self._fd, 0, ANNOUNCED, os.POSIX_FADV_WILLNEED)
+            announce(self._fd, 0, ANNOUNCED)
 
     def place(self, hash: bytes, length: int) -> tuple[bytes, int] | None:
         """The blob that holds content of this hash and length, and the offset in it."""

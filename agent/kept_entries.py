@@ -76,12 +76,21 @@ class PageEntries(NamedTuple):
 
 def without_content(packed: PackedEntry, error: int) -> PackedEntry:
     """The same file, whose content could not be had."""
-    body = cbor2.loads(join_entry(packed, (), {}))
+    body = _body(packed)
     body.pop(HASH, None)
-    return pack_body(dict(sorted((body | {ERROR: error}).items())))
+    return _packed(body | {ERROR: error})
 
 
 def flagged(packed: PackedEntry, flag: EntryFlag) -> PackedEntry:
     """The same entry with a flag more."""
-    body = cbor2.loads(join_entry(packed, (), {}))
-    return pack_body(dict(sorted((body | {FLAGS: body.get(FLAGS, 0) | int(flag)}).items())))
+    body = _body(packed)
+    return _packed(body | {FLAGS: body.get(FLAGS, 0) | int(flag)})
+
+
+def _body(packed: PackedEntry) -> dict[int, Any]:
+    body: dict[int, Any] = cbor2.loads(join_entry(packed, (), {}))
+    return body
+
+
+def _packed(body: dict[int, Any]) -> PackedEntry:
+    return pack_body(dict(sorted(body.items())))

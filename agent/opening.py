@@ -3,18 +3,18 @@
 import os
 from contextlib import suppress
 
+from mastodon.host.paths import READ_FLAGS
+
 ANNOUNCED = 4 * 1024 * 1024
 """Bytes of a file that are announced when it is opened."""
-
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def open_quietly(name: bytes, dir_fd: int) -> int:
     """Without touching the access time, where this user may have it so. Raises OSError."""
     try:
-        return os.open(name, _FLAGS | os.O_NOATIME, dir_fd=dir_fd)
+        return os.open(name, READ_FLAGS | os.O_NOATIME, dir_fd=dir_fd)
     except PermissionError:
-        return os.open(name, _FLAGS, dir_fd=dir_fd)
+        return os.open(name, READ_FLAGS, dir_fd=dir_fd)
 
 
 def announce(fd: int, offset: int, length: int) -> None:

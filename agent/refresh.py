@@ -32,7 +32,7 @@ from mastodon_agent.kept_entries import Kept
 from mastodon_agent.listing_parts import OpenListing, Part
 from mastodon_agent.reader import SMALL
 from mastodon_agent.records import NO_ROW, ROW_SIZE
-from mastodon_agent.state import HEAD, StatePage
+from mastodon_agent.state import HEAD, StatePage, private, read_only
 from mastodon_agent.uses import NUMBER, Use
 
 NAME = "refresh"
@@ -145,7 +145,7 @@ class Noted:
 
 def load(directory: str, machine: bytes) -> Noted:
     """What was noted; nothing where the file is not there or not good."""
-    with suppress(OSError), open(os.path.join(directory, NAME), "rb", opener=_no_link) as file:
+    with suppress(OSError), open(os.path.join(directory, NAME), "rb", opener=read_only) as file:
         data = file.read(_HEAD.size + 2 * MOST * ID + 1)
         ids = tuple(data[at : at + ID] for at in range(_HEAD.size, len(data), ID))
         if len(data) >= _HEAD.size and len(ids) <= 2 * MOST and all(len(id) == ID for id in ids[-1:]):
@@ -163,7 +163,7 @@ def keep(directory: str, machine: bytes, noted: Noted) -> None:
         with suppress(FileNotFoundError):
             os.unlink(path)
         return
-    with open(path + ".new", "wb", opener=_private) as file:
+    with open(path + ".new", "wb", opener=private) as file:
         file.write(_encode(machine, noted))
     os.replace(path + ".new", path)
 
@@ -192,11 +192,3 @@ def _encode(machine: bytes, noted: Noted) -> bytes:
     state.update(head)
     state.update(body)
     return head + bytes(state.digest(length=CHECK)) + body
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
-
-
-def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW)

@@ -14,7 +14,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Protocol
 
-from mastodon.host.paths import Directory, DirectoryChain
+from mastodon.host.paths import READ_FLAGS, Directory, DirectoryChain
 from mastodon.sealed.snapshot import Reason
 from mastodon_agent.exclude import Rules
 from mastodon_agent.old_listing import OldListing
@@ -339,9 +339,8 @@ def reason_of(error: OSError) -> Reason:
 
 def is_cache(dir_fd: int) -> bool:
     """Whether a directory's CACHEDIR.TAG is a genuine one."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
-        fd = os.open(CACHE_TAG, flags, dir_fd=dir_fd)
+        fd = os.open(CACHE_TAG, READ_FLAGS, dir_fd=dir_fd)
     except OSError:
         return False
     try:

@@ -208,7 +208,7 @@ class ListingWriter:
             return
         copy = self._final + ".copy"
         try:
-            with open(copy, "wb", opener=_private) as target:
+            with open(copy, "wb", opener=private) as target:
                 os.lseek(self._fd, 0, os.SEEK_SET)
                 while piece := os.read(self._fd, PIECE):
                     target.write(piece)
@@ -312,7 +312,7 @@ def adopt_unfinished(directory: str, machine: bytes, pair: bytes, is_durable: Ca
 def _join(part: str, kept: str, machine: bytes, pair: bytes, is_durable: Callable[[bytes], bool]) -> bool:
     last: Key | None = None
     joined = kept + ".joined"
-    with open(joined, "wb", opener=_private) as target:
+    with open(joined, "wb", opener=private) as target:
         target.write(head_of(machine, pair))
         for page in read_pages(part, machine, pair):
             if not is_durable(page.id):
@@ -387,10 +387,11 @@ def _check(head: bytes, body: bytes = b"") -> bytes:
     return bytes(state.digest(length=CHECK))
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
-
-
 def read_only(path: str, flags: int) -> int:
     """An opener that follows no symlink at the end of a path."""
     return os.open(path, flags | os.O_NOFOLLOW)
+
+
+def private(path: str, flags: int) -> int:
+    """The same for a file that is written: only its owner may read it."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)

@@ -85,9 +85,7 @@ def of_restore(bad: Bad, part: str) -> Callable[[Point], None]:
 
     def kind(point: Point) -> None:
         site, machine = point.site, point.machine
-        if not machine.acked:
-            point.settle()
-        number = point.rng.choice(sorted(machine.acked))
+        number = point.rng.choice(point.acked())
         to = point.target("bad")
         words = site.restore_words(machine, number, to)
         plan = point.plan("restore", _fault(point, bad, part), to, site.work / "admin")
@@ -113,9 +111,7 @@ def of_reading(by: str) -> Callable[[Point], None]:
 
     def kind(point: Point) -> None:
         site, machine = point.site, point.machine
-        if not machine.acked:
-            point.settle()
-        number = point.rng.choice(sorted(machine.acked))
+        number = point.rng.choice(point.acked())
         to = point.target("unread")
         plan = point.plan(by, _fault(point, UNREADABLE, ".pack"), *site.spools)
         if by == "daemon":

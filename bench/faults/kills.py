@@ -108,9 +108,7 @@ def kill_agent(point: Point) -> None:
 def kill_restore(point: Point) -> None:
     """The restore client dies anywhere; the same command again completes what it began."""
     site, machine = point.site, point.machine
-    if not machine.acked:
-        point.settle()
-    number = point.rng.choice(sorted(machine.acked))
+    number = point.rng.choice(point.acked())
     to = point.target("interrupted")
     words = site.restore_words(machine, number, to)
     below = (to, site.work / "admin")
@@ -164,9 +162,7 @@ def cut_append(point: Point) -> None:
 def cut_restore(point: Point) -> None:
     """The restore's connections are cut at random bytes, either way; it goes on, or the same command again does."""
     site, machine = point.site, point.machine
-    if not machine.acked:
-        point.settle()
-    number = max(machine.acked)
+    number = max(point.acked())
     cuts = [_cut(point, 4000, 150_000) for _ in range(point.rng.randrange(1, 4))]
     proxy, program, told = _start_proxy(point, site.restore_port, cuts)
     to = point.target("cut")

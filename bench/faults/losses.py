@@ -76,9 +76,7 @@ def power_agent(point: Point) -> None:
 def power_restore(point: Point) -> None:
     """The machine on which a restore writes loses power; the same command with --verify makes everything right."""
     site, machine = point.site, point.machine
-    if not machine.acked:
-        point.settle()
-    number = point.rng.choice(sorted(machine.acked))
+    number = point.rng.choice(point.acked())
     to = point.target("interrupted")
     words = site.restore_words(machine, number, to)
     fault = Fault(point.draw("restore"), What.KILL_BEFORE, calls=CHANGES)

@@ -67,6 +67,12 @@ class Point:
             self.site.start_daemon()
         self.site.back_up(self.machine)
 
+    def acked(self) -> list[int]:
+        """The snapshots of its machine that were acknowledged, at least one: without one yet, a run makes it."""
+        if not self.machine.acked:
+            self.settle()
+        return sorted(self.machine.acked)
+
     def check_others(self) -> None:
         """What all machines share may have been hit: of each other one the newest snapshot, by the admin's client."""
         for other in self.site.machines:

@@ -12,6 +12,7 @@ import stat
 from mastodon.host import acl
 from mastodon.host.linux import birth_time_ns, inode_flags
 from mastodon.host.owners import OwnerNames
+from mastodon.host.paths import READ_FLAGS
 from mastodon.sealed.entry import XATTR_TOTAL_LIMIT, Entry, EntryType
 
 TYPES = {
@@ -30,7 +31,6 @@ FLAGGED = (EntryType.FILE, EntryType.DIRECTORY)
 LIST_LIMIT = 4096
 """Xattrs, and names in ACLs, that an entry holds."""
 
-_OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NO_XATTRS = (errno.EOPNOTSUPP, errno.ENOSYS)
 _NO_HOLES = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -160,7 +160,7 @@ def _read_flags(dir_fd: int, entry: Entry, st: os.stat_result, fd: int | None) -
         if fd is not None:
             entry.inode_flags = inode_flags(fd)
             return
-        opened = os.open(entry.name, _OPEN_FLAGS, dir_fd=dir_fd)
+        opened = os.open(entry.name, READ_FLAGS, dir_fd=dir_fd)
         try:
             now = os.fstat(opened)
             if (now.st_dev, now.st_ino) == (st.st_dev, st.st_ino):

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Self
 
 DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""To open whatever may lie there for reading: nothing followed, nothing waited for, no terminal taken over."""
 OPEN_DIRECTORIES = 64
 """Descriptors that one chain keeps open at most."""
 

@@ -29,11 +29,9 @@ from mastodon.host.existing import Overwrite, Verdict, judge, matches, same_inod
 from mastodon.host.linux import APPEND_ONLY, IMMUTABLE, NO_COPY_ON_WRITE, set_inode_flags
 from mastodon.host.owners import OwnerMap
 from mastodon.host.parts import FILE_IN_PROGRESS, Parts, is_incomplete, opened_node
-from mastodon.host.paths import Directory, DirectoryChain, check_name
+from mastodon.host.paths import READ_FLAGS, Directory, DirectoryChain, check_name
 from mastodon.host.writing_chain import WritingChain, WritingDirectory, in_progress, strip_inherited
 from mastodon.sealed.entry import Entry, EntryType
-
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class TreeWriter:
@@ -97,7 +95,7 @@ class TreeWriter:
     def open_existing(self, directory: Directory, name: bytes) -> int | None:
         """A descriptor for reading the regular file that is there, to verify its content; the caller closes it."""
         try:
-            fd = os.open(check_name(name), _READ, dir_fd=self._reading.open(directory))
+            fd = os.open(check_name(name), READ_FLAGS, dir_fd=self._reading.open(directory))
         except FAILURES:
             return None
         if stat.S_ISREG(os.fstat(fd).st_mode):
@@ -369,7 +367,7 @@ class TreeWriter:
             with opened_node(dir_fd, entry.name, entry.type) as handle:
                 self._attributes.apply(handle, directory, entry, existing=True)
             return
-        fd = os.open(entry.name, _READ, dir_fd=dir_fd)
+        fd = os.open(entry.name, READ_FLAGS, dir_fd=dir_fd)
         try:
             self._attributes.release(fd)
             self._attributes.apply(fd, directory, entry, existing=True)
