@@ -215,7 +215,7 @@ class ConversationTests(SynchronousTestCase):
         self.assertIsInstance(reason(effects), RemoteVersion)
 
     def test_server_too_new(self):
-        """It is told who comes, in our version, so that it can tell the admin; its refusal is final and in its words."""
+        """It is told who comes, in our version, so that it can tell the admin; its refusal is final."""
         one = client()
         (send,) = one.receive(Greeting(b"n" * 32, VERSION + 1, VERSION + 3, 0).encode())
         self.assertIsInstance(send, Send)
