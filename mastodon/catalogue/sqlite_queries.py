@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from mastodon.catalogue.interface import (
     Account,
+    CatalogueDamaged,
     Certificate,
     Committed,
     ListedPair,
@@ -32,12 +33,15 @@ def account(db: sqlite3.Connection, machine: bytes) -> Account | None:
     *facts, pair = row
     record, blobs = b"", 0
     if pair is not None:
-        record, blobs = db.execute(
+        found = db.execute(
             "SELECT envelopes.record, pairs.blobs FROM pairs JOIN envelopes "
             "ON envelopes.machine = pairs.machine AND envelopes.pair = pairs.pair AND envelopes.reenvelope = 0 "
             "WHERE pairs.number = ? ORDER BY envelopes.sequence DESC LIMIT 1",
             (pair,),
         ).fetchone()
+        if found is None:
+            raise CatalogueDamaged("machines: the newest pair of one has no record")
+        record, blobs = found
     id, public_key, tenant, state, sequence, head = facts
     return Account(id, public_key, tenant, MachineState(state), sequence, head, record, blobs)
 
