@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mastodon import __version__
@@ -17,12 +18,14 @@ from mastodon.daemon.acks import InThread
 from mastodon.daemon.commits import Commits
 from mastodon.daemon.events import EventCode
 from mastodon.daemon.execute import Authority
+from mastodon.daemon.followers import Followers
 from mastodon.daemon.heads import HeadsFile
 from mastodon.daemon.intake import Intake, Record
 from mastodon.daemon.ledger_writer import LedgerWriter
 from mastodon.daemon.opening import CATALOGUE, OpenedLedger, compare_all, open_catalogue
 from mastodon.daemon.spool import Spool
 from mastodon.daemon.spools import Spools
+from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.ledger_entries import ChainStarted
 
 log = Logger()
@@ -41,6 +44,7 @@ class Surroundings:
     in_thread: InThread
     spool_failed: Callable[[Spool, str], None]
     record: Record
+    followers: Followers
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +70,15 @@ async def open_parts(around: Surroundings, found: OpenedLedger) -> Opened:
         lambda: SqliteCatalogue(path, around.reactor), lambda: remove_files(path), around.spools, found.head,
         around.in_thread,
     )  # fmt: skip
+
+    def follow(entries: "list[tuple[LedgerEntry, Head]]") -> "Deferred[None]":
+        def tell(_: None) -> None:
+            around.followers.tell(entry.body for entry, _ in entries)
+
+        return catalogue.apply(entries).addCallback(tell)
+
     ledger = LedgerWriter(
-        around.spools, around.heads, around.reactor, around.now_ns, catalogue.apply, around.spool_failed
+        around.spools, around.heads, around.reactor, around.now_ns, follow, around.spool_failed
     )
     ledger.vouches = not found.locked
     intake = Intake(around.spools, catalogue, around.in_thread, around.now_ns, around.spool_failed, around.record)

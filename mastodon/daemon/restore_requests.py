@@ -18,6 +18,8 @@ from mastodon.wire.restore_messages import (
     SNAPSHOTS_LIMIT,
     BookItem,
     BookRequest,
+    CertificateItem,
+    CertificatesRequest,
     EnvelopeItem,
     EnvelopesRequest,
     FetchRequest,
@@ -93,6 +95,13 @@ async def _book(desk: Desk, asker: Certificate, request: BookRequest) -> Sequenc
     return [BookItem(request.request, book)] if book else []
 
 
+async def _certificates(desk: Desk, asker: Certificate, request: CertificatesRequest) -> Sequence[Message]:
+    return [
+        CertificateItem(request.request, one.pin, one.role, one.label, one.added_ns, one.expires_ns)
+        for one in await desk.store.certificates(asker.tenant)
+    ]
+
+
 async def _state(desk: Desk, asker: Certificate, request: StateRequest) -> Sequence[Message]:
     await desk.store.execute(asker.tenant, asker.pin, request.statement, request.attachment)
     return []
@@ -107,5 +116,6 @@ LISTS: dict[type[Message], Callable[[Desk, Certificate, Any], Awaitable[Sequence
     RunsRequest: _runs,
     BookRequest: _book,
     StateRequest: _state,
+    CertificatesRequest: _certificates,
 }
 """Every request but FETCH, with what makes its items; they are in memory whole before the first one is sent."""

@@ -29,6 +29,8 @@ from mastodon.wire.restore_client import (
 from mastodon.wire.restore_messages import (
     SNAPSHOTS_LIMIT,
     BookRequest,
+    CertificateItem,
+    CertificatesRequest,
     EnvelopesRequest,
     FetchRequest,
     MachineItem,
@@ -123,6 +125,10 @@ class ServerSource:
     def machines(self) -> Sequence[MachineItem]:
         """The tenant's machines as the server knows them."""
         return [item for item in self._items(MachinesRequest) if isinstance(item, MachineItem)]
+
+    def certificates(self) -> Sequence[CertificateItem]:
+        """The tenant's registered client keys."""
+        return [item for item in self._items(CertificatesRequest) if isinstance(item, CertificateItem)]
 
     def book(self) -> bytes:
         """The newest book, empty for none."""

@@ -42,6 +42,7 @@ class RestoreVerb(IntEnum):
     BOOK = 7
     STATE = 8
     ENVELOPES = 9
+    CERTIFICATES = 14
 
 
 ALLOWED: dict[RestoreVerb, frozenset[Role]] = {
@@ -54,6 +55,7 @@ ALLOWED: dict[RestoreVerb, frozenset[Role]] = {
     RestoreVerb.BOOK: frozenset({Role.ADMIN}),
     RestoreVerb.STATE: frozenset({Role.ADMIN}),
     RestoreVerb.ENVELOPES: frozenset({Role.ADMIN}),
+    RestoreVerb.CERTIFICATES: frozenset({Role.ADMIN}),
 }
 """The whole table of verbs and roles. Machines are looked up inside the certificate's tenant, for a ticket inside its
 machine and root; what lies outside is NOT_FOUND, as if it did not exist."""
@@ -70,6 +72,7 @@ class RestoreReply(IntEnum):
     DATA = 165
     BOOK = 166
     ENVELOPE = 167
+    CERTIFICATE = 172
     DONE = 190
 
 
@@ -180,6 +183,15 @@ class EnvelopesRequest(RestoreMessage):
     request: int = key(0, unsigned(32))
     machine: bytes = key(1, octets(32))
     pair: bytes = key(2, octets(PAIR_ID_LENGTH))
+
+
+@dataclass(frozen=True, slots=True)
+class CertificatesRequest(RestoreMessage):
+    """The tenant's registered client keys, in the order of registration."""
+
+    KIND: ClassVar = RestoreVerb.CERTIFICATES
+
+    request: int = key(0, unsigned(32))
 
 
 # From the server
@@ -305,6 +317,20 @@ class EnvelopeItem(RestoreMessage):
 
 
 @dataclass(frozen=True, slots=True)
+class CertificateItem(RestoreMessage):
+    """A registered client key, when it was registered by the server's time, and when it ends (0: it does not)."""
+
+    KIND: ClassVar = RestoreReply.CERTIFICATE
+
+    request: int = key(0, unsigned(32))
+    pin: bytes = key(1, octets(32))
+    role: Role = key(2, choice(Role))
+    label: str = key(3, text(64))
+    added_ns: int = key(4, unsigned())
+    expires_ns: int = key(5, unsigned())
+
+
+@dataclass(frozen=True, slots=True)
 class Done(RestoreMessage):
     """The answer is whole; ``missing`` are ids asked for that are not here (32 bytes each)."""
 
@@ -319,14 +345,15 @@ REQUESTS: dict[int, type[Message]] = {
     one.KIND: one
     for one in (
         WhoRequest, MachinesRequest, SnapshotsRequest, PairsRequest, RunsRequest, FetchRequest, BookRequest,
-        StateRequest, EnvelopesRequest,
+        StateRequest, EnvelopesRequest, CertificatesRequest,
     )
 }  # fmt: skip
 
 REPLIES: dict[int, type[Message]] = {
     one.KIND: one
     for one in (
-        WhoItem, MachineItem, SnapshotItem, PairItem, RunItem, DataItem, BookItem, EnvelopeItem, Done, Error, Keepalive,
+        WhoItem, MachineItem, SnapshotItem, PairItem, RunItem, DataItem, BookItem, EnvelopeItem, CertificateItem, Done,
+        Error, Keepalive,
     )
 }  # fmt: skip
 
