@@ -1,4 +1,4 @@
-"""The restore port's edge: who may ask and what is answered stand in tables (restore_messages, restore_requests).
+"""The restore port's edge: who may ask and what is answered stand in tables (restore_verbs, restore_requests).
 
 Answers are sent when the connection's turn comes and its peer takes them. The client's key is looked up when the
 connection begins (before that no request is taken), at each request, and every few seconds.

@@ -1,6 +1,6 @@
 """What the restore port answers: one coroutine for each type of request, all in one table.
 
-Whoever may not ask was refused before (``restore_messages.ALLOWED``). A coroutine gets the asker's certificate and
+Whoever may not ask was refused before (``restore_verbs.ALLOWED``). A coroutine gets the asker's certificate and
 looks at nothing outside its tenant (P6); what it may tell the asker when it fails is a Refused.
 """
 
