@@ -160,8 +160,12 @@ def book(db: sqlite3.Connection, tenant: bytes) -> tuple[int, bytes, bytes]:
 
 
 def settings(db: sqlite3.Connection, name: str, tenant: bytes) -> list[tuple[bytes, str]]:
-    """The values of a setting, by machine."""
-    return db.execute("SELECT machine, value FROM settings WHERE name = ? AND tenant = ?", (name, tenant)).fetchall()
+    """The newest values of a setting, by machine."""
+    return db.execute(
+        "SELECT machine, value FROM settings WHERE name = ?1 AND tenant = ?2 AND sequence = (SELECT max(sequence) "
+        "FROM settings AS newer WHERE newer.name = ?1 AND newer.tenant = ?2 AND newer.machine = settings.machine)",
+        (name, tenant),
+    ).fetchall()
 
 
 def totals(db: sqlite3.Connection) -> Totals:
