@@ -7,8 +7,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mastodon.sealed.book import BOOK_LIMIT
 from mastodon.sealed.enrolment import Role
 from mastodon.sealed.errors import Malformed
-from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.events import EventCode
+from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon.sealed.statement import Statement
 from mastodon.wire.errors import BadMessage, ErrorCode, UnknownVerb, WireError
@@ -81,7 +81,8 @@ FROM_SERVER: list[Message] = [
     ),
     ServerStatusItem(
         10, 5, "1.0", 7, H, 9, 1, 4, (SpoolState("/spool", "not mounted", 0, 0),),
-        (TenantUse(H, "alice", 2, 5, ((int(EventCode.QUOTA_80), "", 7),), 6),), ((int(EventCode.SPOOL_OFFLINE), "ab", 6),),
+        (TenantUse(H, "alice", 2, 5, ((int(EventCode.QUOTA_80), "", 7),), 6),),
+        ((int(EventCode.SPOOL_OFFLINE), "ab", 6),),
     ),
     Done(8, H),
     make_error(ErrorCode.NOT_FOUND, "no such machine", request=9),
