@@ -16,6 +16,7 @@ from mastodon.restore.errors import Distrusted, NotThere, ProtocolBroken, Refuse
 from mastodon.restore.source import Answered, BlobCame, Event, ListedPair, OfferedPair
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.snapshot import SnapshotRecord
+from mastodon.wire.certificate_messages import CertificateItem, CertificatesRequest
 from mastodon.wire.errors import ErrorCode, RemoteError, WireError
 from mastodon.wire.messages import Message
 from mastodon.wire.restore_client import (
@@ -29,8 +30,6 @@ from mastodon.wire.restore_client import (
 from mastodon.wire.restore_messages import (
     SNAPSHOTS_LIMIT,
     BookRequest,
-    CertificateItem,
-    CertificatesRequest,
     EnvelopesRequest,
     FetchRequest,
     MachineItem,
