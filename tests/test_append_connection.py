@@ -11,6 +11,7 @@ from mastodon.daemon.append_connection import HELLO_S, OFFERS_OUTSTANDING, Appen
 from mastodon.daemon.append_port import AppendPort
 from mastodon.daemon.connection import BYTE_COST, FRAME_COST
 from mastodon.daemon.errors import Unavailable
+from mastodon.daemon.followers import Followers
 from mastodon.daemon.rates import RateSettings
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.sealed.ledger_entries import MachineState
@@ -54,9 +55,13 @@ class SlowStore:
         self.offers: list[Deferred[set[bytes]]] = []
         self.at_once = True
         self.rates = RateSettings()
+        self.followers = Followers()
         self.written = 0
 
-    def account(self, machine: bytes, proven: bool = True) -> Deferred[Any]:
+    def standing(self, machine: bytes) -> Deferred[Any]:
+        return self.account(machine)
+
+    def account(self, machine: bytes) -> Deferred[Any]:
         if self.at_once:
             return succeed(FakeAccount())
         self.accounts.append(Deferred())

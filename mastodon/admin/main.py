@@ -20,6 +20,7 @@ from mastodon.admin.ls import ls
 from mastodon.admin.machine_add import machine_add
 from mastodon.admin.machine_list import machine_list
 from mastodon.admin.machine_show import machine_show
+from mastodon.admin.machine_state import machine_disable, machine_enable
 from mastodon.admin.restore import restore
 from mastodon.admin.snapshots import snapshots
 from mastodon.restore.edge import guarded
@@ -40,12 +41,14 @@ def cli(context: click.Context, home: Path | None) -> None:
 
 @cli.group("machine")
 def machine() -> None:
-    """Machines: add, list, show."""
+    """Machines: add, list, show, disable, enable."""
 
 
 machine.add_command(machine_add)
 machine.add_command(machine_list)
 machine.add_command(machine_show)
+machine.add_command(machine_disable)
+machine.add_command(machine_enable)
 for command in (init, connect, certificate, snapshots, ls, find, restore, download):
     cli.add_command(command)
 

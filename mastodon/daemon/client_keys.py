@@ -40,9 +40,8 @@ class ClientKeys:
         known = await self._catalogue.certificate(wanted.pin)
         if known is None:
             if told:
-                await self._tell(EventCode.CERTIFICATE_ADDED, Certificate(
-                    wanted.pin, wanted.tenant, wanted.role, wanted.label
-                ), by)  # fmt: skip
+                one = Certificate(wanted.pin, wanted.tenant, wanted.role, wanted.label)
+                await self._tell(EventCode.CERTIFICATE_ADDED, one, by)
             await self._ledger.append(wanted)
         elif (known.tenant, known.role) != (wanted.tenant, wanted.role):
             raise Conflict("this key is registered already: one key, one admin, one role")

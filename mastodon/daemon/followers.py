@@ -1,7 +1,7 @@
 """Who has to know at once what the ledger says, not when it next looks: open connections, above all.
 
-Promise: each entry is told once, in order, when it is durable and the catalogue follows it, and before whoever asked for
-it hears that it is done. What goes wrong in one follower keeps nothing from the others.
+Promise: each entry is told once, in order, when it is durable and the catalogue follows it, and before whoever asked
+for it hears that it is done. What goes wrong in one follower keeps nothing from the others.
 """
 
 from collections.abc import Callable, Iterable

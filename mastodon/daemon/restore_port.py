@@ -239,7 +239,7 @@ class RestorePort(ServerFactory):
         self.admission: Admission[RestoreConnection] = Admission(connections_limit, CONNECTIONS_EACH, strangers_limit)
         self.lines = BoundedLog(RestoreConnection.log, clock)
         self._lists: WeakValueDictionary[Hashable, DeferredSemaphore] = WeakValueDictionary()
-        store.followers.add(CertificateRemoved, self._key_removed)
+        self.store.followers.add(CertificateRemoved, self._key_removed)
 
     @property
     def connections(self) -> set[RestoreConnection]:

@@ -35,7 +35,7 @@ from mastodon.catalogue.interface import (
 from mastodon.daemon.closure import Closure
 from mastodon.daemon.commits import CommitResult
 from mastodon.daemon.config import Config, SpoolConfig
-from mastodon.daemon.errors import CATALOGUE_REFUSES, Displaced, NotAllowed, NotFound, StoreError, Unavailable
+from mastodon.daemon.errors import CATALOGUE_REFUSES, Disabled, Displaced, NotAllowed, NotFound, StoreError, Unavailable
 from mastodon.daemon.events import EventBound, EventCode
 from mastodon.daemon.followers import Followers
 from mastodon.daemon.heads import HeadsFile, load_ledger_key
@@ -70,6 +70,8 @@ LOOKED_UP_AT_ONCE = 1024
 CLOSING_BUDGET = 1 << 16
 """References that one offer may make the server look at, to find out that offered pages are whole."""
 T = TypeVar("T")
+STOPPED = 0
+"""In place of the epoch of a machine that may not append."""
 OPERATOR = Tenant(b"", "", b"", 0)
 """Whose the monitor's certificate is that no admin made."""
 
@@ -397,7 +399,7 @@ class Store:
     def _state_set(self, body: MachineStateSet) -> None:
         """A machine that may append no more: what its session still writes is refused."""
         if body.state is not MachineState.ACTIVE:
-            self._epochs.pop(body.machine, None)
+            self._epochs[body.machine] = STOPPED
 
     def _record_of_machine(self, code: EventCode, machine: bytes, detail: str) -> "Deferred[None]":
         return self.record(code, machine=machine, detail=detail)  # the port logs the refusal that comes of it
@@ -412,7 +414,10 @@ class Store:
 
     def _demand_current(self, machine: bytes, epoch: int) -> Callable[[], None]:
         def check() -> None:
-            if self._epochs.get(machine) != epoch:
+            current = self._epochs.get(machine)
+            if current == STOPPED:
+                raise Disabled("this machine may append no more")
+            if current != epoch:
                 raise Displaced("a newer session of this machine took over")
 
         return check
