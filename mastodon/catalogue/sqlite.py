@@ -14,7 +14,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from mastodon.catalogue import sqlite_entries, sqlite_packs, sqlite_queries
+from mastodon.catalogue import sqlite_entries, sqlite_histories, sqlite_packs, sqlite_queries
 from mastodon.catalogue.interface import (
     Account,
     BlobPlace,
@@ -32,8 +32,10 @@ from mastodon.catalogue.interface import (
     Totals,
 )
 from mastodon.catalogue.lane import Lane, Mainland
+from mastodon.sealed.jump import Jump
 from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.pack import Pack
+from mastodon.sealed.snapshot import SnapshotRecord
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -115,6 +117,9 @@ class SqliteCatalogue:
 
     def committed(self, machine: bytes, hash: bytes, since_ns: int) -> Deferred[tuple[Committed | None, int]]:
         return self._read(machine, sqlite_queries.committed, machine, hash, since_ns)
+
+    def judge(self, machine: bytes, snapshot: SnapshotRecord) -> Deferred[tuple[Jump | None, bool]]:
+        return self._read(machine, sqlite_histories.judge_next, machine, snapshot)
 
     def pair(self, machine: bytes, pair: bytes, since_ns: int) -> Deferred[PairRow]:
         return self._read(machine, sqlite_queries.pair, machine, pair, since_ns)
