@@ -34,5 +34,5 @@ def told(snapshot: SnapshotRecord, jump: Jump) -> str:
     others = f"{jump.reached + 1} to {followed}" if jump.reached + 1 < followed else str(followed)
     return (
         f"snapshot {snapshot.sequence}: the machine came back with {remembered}, while {others} came from elsewhere: "
-        "two copies of it are backing up in turns. `mastodon-admin machine split` gives one of them an identity of its own"
+        "two copies of it are backing up in turns"
     )
