@@ -49,8 +49,9 @@ def machine_show(office: Office, name: str, out: Output) -> int:
     if "newest" in fields:
         out.say(f"newest shown: {fields['newest']}")
     for pair in fields["pairs"]:
-        known = "adopted" if pair["adopted"] else "not adopted"
-        out.say(f"sealing pair {pair['number']}: {pair['pair']}, {show_time(pair['time_ns'])}, {pair['mode']}, {known}")
+        adopted = "adopted" if pair["adopted"] else "not adopted"
+        when = show_time(pair["time_ns"])
+        out.say(f"sealing pair {pair['number']}: {pair['pair']}, {when}, {pair['mode']}, {adopted}")
     if fields["more_pairs"]:
         out.say(f"and {fields['more_pairs']} more sealing pairs, not adopted")
     for warning in warnings:

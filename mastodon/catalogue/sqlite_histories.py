@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 from mastodon.sealed.jump import Jump, JumpKind, is_news, judge
 from mastodon.sealed.snapshot import SnapshotRecord
@@ -40,8 +41,8 @@ class _Past:
         """Whether the machine of any jump remembered this snapshot."""
         return self._one("SELECT 1 FROM jumps WHERE machine = ? AND remembered = ? LIMIT 1", remembered) is not None
 
-    def _one(self, query: str, *values: bytes | int) -> tuple[bytes | int, ...] | None:
-        row: tuple[bytes | int, ...] | None = self._db.execute(query, (self._number, *values)).fetchone()
+    def _one(self, query: str, *values: bytes | int) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self._db.execute(query, (self._number, *values)).fetchone()
         return row
 
 
