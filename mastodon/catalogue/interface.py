@@ -176,8 +176,9 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class WatchRow:
-    """A machine as the watch sees it; times are the server's, 0 for never. ``complete_entry`` is the ledger's entry of
-    its newest complete snapshot, ``partial_since_ns`` the time of the first partial one behind that."""
+    """A machine as the watch sees it; times are the server's, 0 for never. ``newest`` is of its newest snapshot, and
+    ``complete`` of its newest complete one, ``partial_since_ns`` the time of the first partial one behind that; an
+    ``entry`` is a sequence of the ledger."""
 
     machine: bytes
     tenant: bytes
@@ -185,6 +186,7 @@ class WatchRow:
     added_ns: int
     seen_ns: int
     newest_ns: int
+    newest_entry: int
     newest_status: SnapshotStatus | None
     complete_ns: int
     complete_entry: int

@@ -1,0 +1,145 @@
+"""How a machine stands with the watch: a pure function of what is known of it.
+
+Promises (P8): only a complete snapshot, which the server has verified, resets anything; neither a run that says that it
+is finished nor partial snapshots nor checkpoints do. No wall clock has a part in it: time is **served time**, the
+seconds for which the daemon could be reached (`served.py`), so that a clock that jumps, daylight saving and a daemon
+that was down make nobody late.
+
+    allowed = interval + grace, and another interval if the daemon was down since the last complete snapshot
+
+With one gap a machine misses one run at most, and the next is due an interval after the daemon is back: that is the
+further interval. However often the daemon restarts it is one, so that a dead machine is told all the same.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mastodon.catalogue.interface import Condition, WatchRow
+from mastodon.sealed.events import CLOSES, EventCode
+from mastodon.sealed.ledger_entries import MachineState
+from mastodon.sealed.settings import DAY
+
+PARTIAL_DAYS = 3
+SEEDING_DAYS = 7
+NEVER_SEEN_AT_LEAST_S = DAY
+"""A machine may be enrolled today and installed tomorrow."""
+OF_THE_WATCH = CLOSES[EventCode.RECOVERED]
+"""The conditions that a complete snapshot ends."""
+
+
+class WatchState(StrEnum):
+    """In a word."""
+
+    DISABLED = "disabled"
+    NEVER_SEEN = "never seen"
+    SEEDING = "seeding"
+    LATE = "late"
+    FAILED = "failed"
+    PARTIAL = "partial"
+    RUNNING = "running"
+    OK = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a machine stands in served time. ``since`` is of its newest complete snapshot, which is the ledger's
+    ``entry``; before the first one, of when it was enrolled, first seen, or enabled. ``partial_since`` is of the first
+    partial snapshot behind it."""
+
+    entry: int
+    since: float
+    seen: bool
+    partial_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What holds for a machine, in seconds."""
+
+    interval: int
+    grace: int
+
+
+@dataclass(frozen=True, slots=True)
+class WatchStatus:
+    """A machine as it stands. ``silent_s`` is served time since its newest complete snapshot, ``allowed_s`` how long
+    that may be; ``due`` are the events that hold now, ``open`` what the ledger says was told and is not over."""
+
+    row: WatchRow
+    state: WatchState
+    running: bool
+    bounds: Bounds
+    silent_s: float
+    allowed_s: float
+    due: tuple[EventCode, ...]
+    open: tuple[Condition, ...]
+
+    def is_open(self, code: EventCode) -> bool:
+        """Whether this was told and is not over."""
+        return any(one.code is code for one in self.open)
+
+    @property
+    def failed_ns(self) -> int:
+        """When the run failed that no complete snapshot followed; 0: none did."""
+        return next((one.time_ns for one in self.open if one.code is EventCode.RUN_FAILED), 0)
+
+
+def follow(row: WatchRow, mark: Mark | None, served: float, seen: bool) -> Mark:
+    """The mark, moved on by what the catalogue says now."""
+    partial = served if row.partial_since_ns else None
+    seen = seen or bool(row.seen_ns) or (mark is not None and mark.seen)
+    if mark is None or row.state is not MachineState.ACTIVE or row.complete_entry != mark.entry:
+        return Mark(row.complete_entry, served, seen, partial)
+    since = mark.since if mark.seen == seen or mark.entry else served
+    kept = mark.partial_since if partial is not None and mark.partial_since is not None else partial
+    return Mark(mark.entry, since, seen, kept)
+
+
+def judge(
+    row: WatchRow, mark: Mark, served: float, begun: float, bounds: Bounds, conditions: Iterable[Condition],
+    running: bool,
+) -> WatchStatus:  # fmt: skip
+    """How the machine stands, when ``served`` seconds were served, and ``begun`` when the daemon came up."""
+    silent = served - mark.since
+    allowed = bounds.interval + bounds.grace + (bounds.interval if mark.since <= begun else 0)
+    open_now = tuple(one for one in conditions if one.code in OF_THE_WATCH)
+    due = tuple(_due(row, mark, served, silent, allowed)) if row.state is MachineState.ACTIVE else ()
+    state = _state(row, mark, due, open_now, running)
+    return WatchStatus(row, state, running, bounds, silent, allowed, due, open_now)
+
+
+def is_over(status: WatchStatus, fresh: bool) -> bool:
+    """Whether a complete snapshot has ended what is open; ``fresh``: it was not known when this was told."""
+    entry = status.row.complete_entry
+    return bool(status.open and entry) and (fresh or entry > max(one.sequence for one in status.open))
+
+
+def _due(row: WatchRow, mark: Mark, served: float, silent: float, allowed: float) -> Iterable[EventCode]:
+    if row.complete_entry:
+        if silent > allowed:
+            yield EventCode.LATE
+    elif not mark.seen:
+        if silent > max(NEVER_SEEN_AT_LEAST_S, allowed):
+            yield EventCode.NEVER_SEEN
+    elif silent > SEEDING_DAYS * DAY:
+        yield EventCode.SEEDING_LONG
+    if mark.partial_since is not None and served - mark.partial_since > PARTIAL_DAYS * DAY:
+        yield EventCode.PARTIAL_LONG
+
+
+def _state(
+    row: WatchRow, mark: Mark, due: tuple[EventCode, ...], open_now: tuple[Condition, ...], running: bool
+) -> WatchState:
+    told = {one.code: one.sequence for one in open_now}
+    if row.state is not MachineState.ACTIVE:
+        return WatchState.DISABLED
+    if not row.complete_entry:
+        return WatchState.SEEDING if mark.seen else WatchState.NEVER_SEEN
+    if EventCode.LATE in due or told.get(EventCode.LATE, 0) > row.complete_entry:
+        return WatchState.LATE
+    if told.get(EventCode.RUN_FAILED, 0) > row.newest_entry:
+        return WatchState.FAILED
+    if row.partial_since_ns:
+        return WatchState.PARTIAL
+    return WatchState.RUNNING if running else WatchState.OK
