@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mastodon.catalogue.interface import Condition, WatchRow
 from mastodon.daemon.served import FILE, Clocks, ServedTime
-from mastodon.daemon.watch import Bounds, Mark, WatchState, WatchStatus, follow, is_over, judge
+from mastodon.daemon.watch import Bounds, Mark, Served, WatchState, WatchStatus, follow, is_over, judge
 from mastodon.sealed.duration import parse_duration, show_duration
 from mastodon.sealed.events import EventCode
 from mastodon.sealed.ledger_entries import MachineState
@@ -21,7 +21,7 @@ ROW = WatchRow(
 )  # fmt: skip
 NEW = replace(ROW, seen_ns=0, newest_ns=0, newest_entry=0, newest_status=None, complete_ns=0, complete_entry=0)
 BOUNDS = Bounds(HOUR, 5 * HOUR)
-MARK = Mark(50, 1000.0, True)
+MARK = Mark(50, 1000.0, 3, True)
 
 
 def condition(code: EventCode, sequence: int) -> Condition:
@@ -29,9 +29,13 @@ def condition(code: EventCode, sequence: int) -> Condition:
 
 
 def stands(
-    row: WatchRow, mark: Mark, silent: float, *told: Condition, begun: float = 0.0, running: bool = False
+    row: WatchRow, mark: Mark, silent: float, *told: Condition, stretch: int = 3, running: bool = False
 ) -> WatchStatus:
-    return judge(row, mark, mark.since + silent, begun, BOUNDS, told, running)
+    return judge(row, mark, Served(mark.since + silent, stretch), BOUNDS, told, running)
+
+
+def at(seconds: float) -> Served:
+    return Served(float(seconds), 4)
 
 
 class JudgeTests(SynchronousTestCase):
@@ -47,9 +51,9 @@ class JudgeTests(SynchronousTestCase):
             (ROW, MARK, 0, [condition(EventCode.LATE, 49)], False, WatchState.OK),
             (ROW, MARK, HOUR, [condition(EventCode.RUN_FAILED, 51)], False, WatchState.FAILED),
             (partial, MARK, HOUR, [condition(EventCode.RUN_FAILED, 51)], False, WatchState.PARTIAL),
-            (NEW, Mark(0, 0.0, False), HOUR, [], False, WatchState.NEVER_SEEN),
-            (NEW, Mark(0, 0.0, True), HOUR, [], True, WatchState.SEEDING),
-            (replace(NEW, partial_since_ns=3), Mark(0, 0.0, True, 0.0), HOUR, [], True, WatchState.SEEDING),
+            (NEW, Mark(0, 0.0, 3, False), HOUR, [], False, WatchState.NEVER_SEEN),
+            (NEW, Mark(0, 0.0, 3, True), HOUR, [], True, WatchState.SEEDING),
+            (replace(NEW, partial_since_ns=3), Mark(0, 0.0, 3, True, 0.0), HOUR, [], True, WatchState.SEEDING),
             (replace(ROW, state=MachineState.DISABLED), MARK, DAY, [], False, WatchState.DISABLED),
             (replace(ROW, state=MachineState.CLOSED), MARK, DAY, [], False, WatchState.DISABLED),
         ):  # fmt: skip
@@ -59,7 +63,7 @@ class JudgeTests(SynchronousTestCase):
 
     def test_due(self) -> None:
         """Each event from its time on, and not before."""
-        never, seeding, partial = Mark(0, 0.0, False), Mark(0, 0.0, True), replace(MARK, partial_since=1000.0)
+        never, seeding, partial = Mark(0, 0.0, 3, False), Mark(0, 0.0, 3, True), replace(MARK, partial_since=1000.0)
         for row, mark, at, code in (
             (ROW, MARK, 6 * HOUR, EventCode.LATE), (NEW, never, DAY, EventCode.NEVER_SEEN),
             (NEW, seeding, 7 * DAY, EventCode.SEEDING_LONG), (ROW, partial, 3 * DAY, EventCode.PARTIAL_LONG),
@@ -70,8 +74,8 @@ class JudgeTests(SynchronousTestCase):
 
     def test_promise_p8_one_more_chance_after_a_gap(self) -> None:
         """A machine whose run fell into a gap of service has one more interval, and not one for every restart."""
-        for begun, allowed in ((500.0, 6 * HOUR), (1000.0, 7 * HOUR), (50_000.0, 7 * HOUR)):
-            self.assertEqual(stands(ROW, MARK, 0, begun=begun).allowed_s, allowed)
+        for stretch, allowed in ((3, 6 * HOUR), (4, 7 * HOUR), (99, 7 * HOUR)):
+            self.assertEqual(stands(ROW, MARK, 0, stretch=stretch).allowed_s, allowed)
 
     def test_over(self) -> None:
         """A complete snapshot behind all that was told; or one that came while it was being told."""
@@ -87,28 +91,29 @@ class JudgeTests(SynchronousTestCase):
 class FollowTests(SynchronousTestCase):
     def test_only_a_complete_snapshot_resets(self) -> None:
         """Another entry of a complete one does; the same one and partial ones do not."""
-        self.assertEqual(follow(ROW, MARK, 9000.0, False), MARK)
-        moved = follow(replace(ROW, newest_entry=70, partial_since_ns=5), MARK, 9000.0, False)
+        self.assertEqual(follow(ROW, MARK, at(9000), False), MARK)
+        moved = follow(replace(ROW, newest_entry=70, partial_since_ns=5), MARK, at(9000), False)
         self.assertEqual(moved, replace(MARK, partial_since=9000.0))
-        later = follow(replace(ROW, newest_entry=80, partial_since_ns=5), moved, 12000.0, False)
+        later = follow(replace(ROW, newest_entry=80, partial_since_ns=5), moved, at(12000), False)
         self.assertEqual(later, moved)
-        self.assertEqual(follow(replace(ROW, complete_entry=90), later, 15000.0, False), Mark(90, 15000.0, True))
+        self.assertEqual(follow(replace(ROW, complete_entry=90), later, at(15000), False), Mark(90, 15000.0, 4, True))
 
     def test_complete_then_partial_between_two_looks(self) -> None:
         """The stretch of partial ones begins anew."""
-        moved = follow(replace(ROW, complete_entry=90, partial_since_ns=7), replace(MARK, partial_since=2.0), 9.0, True)
-        self.assertEqual(moved, Mark(90, 9.0, True, 9.0))
+        row = replace(ROW, complete_entry=90, partial_since_ns=7)
+        moved = follow(row, replace(MARK, partial_since=2.0), at(9), True)
+        self.assertEqual(moved, Mark(90, 9.0, 4, True, 9.0))
 
     def test_what_is_not_watched_has_its_whole_time_when_it_is(self) -> None:
         """While it is disabled its mark goes along."""
         disabled = replace(ROW, state=MachineState.DISABLED)
-        self.assertEqual(follow(disabled, MARK, 9000.0, False).since, 9000.0)
+        self.assertEqual(follow(disabled, MARK, at(9000), False).since, 9000.0)
 
     def test_seeding_begins_when_it_is_seen(self) -> None:
         """Installed a week after it was enrolled, its first backup has its seven days all the same."""
-        never = follow(NEW, None, 0.0, False)
-        self.assertEqual(never, Mark(0, 0.0, False))
-        self.assertEqual(follow(NEW, never, 6.0 * DAY, True), Mark(0, 6.0 * DAY, True))
+        never = follow(NEW, None, Served(0.0, 3), False)
+        self.assertEqual(never, Mark(0, 0.0, 3, False))
+        self.assertEqual(follow(NEW, never, at(6 * DAY), True), Mark(0, 6.0 * DAY, 4, True))
 
 
 class ServedTimeTests(SynchronousTestCase):
@@ -136,25 +141,25 @@ class ServedTimeTests(SynchronousTestCase):
         self.assertEqual([self.passes(60, jump) for jump in (0, 59.0, -59.0)], [0.0] * 3)
         for jump in (-36_000.0, 36_000.0, 90.0, 400 * 86_400.0):
             self.assertAlmostEqual(self.passes(60, jump), jump, 3)
-        self.assertEqual(self.time.seconds, 420.0)
+        self.assertEqual(self.time.now, Served(420.0, 1))
 
     def test_standing_still_is_no_service(self) -> None:
         """A system that slept, a process that was stopped: nobody could come, so it counts as a gap."""
         self.passes(60)
         self.assertEqual(self.passes(8 * HOUR), 0.0)
-        self.assertEqual((self.time.seconds, self.time.begun), (60.0, 60.0))
+        self.assertEqual(self.time.now, Served(60.0, 2))
         self.passes(300)
-        self.assertEqual(self.time.seconds, 360.0)
+        self.assertEqual(self.time.now, Served(360.0, 2))
 
     def test_restart(self) -> None:
         """What was down does not count, what was served does, and the marks are there."""
         self.passes(60)
-        self.time.marks[MACHINE] = Mark(7, 12.5, True, 33.0)
+        self.time.marks[MACHINE] = Mark(7, 12.5, 1, True, 33.0)
         self.restart()
         self.wall, self.steady, self.boot = self.wall + DAY, 5.0, "second"
         self.assertEqual(self.begin(), 0.0)
-        self.assertEqual((self.time.seconds, self.time.begun), (60.0, 60.0))
-        self.assertEqual(self.time.marks, {MACHINE: Mark(7, 12.5, True, 33.0)})
+        self.assertEqual(self.time.now, Served(60.0, 2))
+        self.assertEqual(self.time.marks, {MACHINE: Mark(7, 12.5, 1, True, 33.0)})
 
     def test_jumps_over_a_restart(self) -> None:
         """Under one boot they are seen as ever; over a boot at least what must have gone back."""
@@ -173,7 +178,7 @@ class ServedTimeTests(SynchronousTestCase):
         self.steady += 120
         self.time.pause()
         self.passes(60)
-        self.assertEqual((self.time.seconds, self.time.begun), (120.0, 60.0))
+        self.assertEqual(self.time.now, Served(120.0, 2))
 
     def test_a_damaged_file_is_none(self) -> None:
         """Garbage, another shape, numbers that are none: as if it were lost."""
@@ -186,9 +191,9 @@ class ServedTimeTests(SynchronousTestCase):
             good.replace(b"[50,", b"[", 1), b'{"marks": 5}',
         ):  # fmt: skip
             (self.state / FILE).write_bytes(data)
-            self.assertEqual((ServedTime(self.state).seconds, ServedTime(self.state).marks), (0.0, {}), data)
+            self.assertEqual((ServedTime(self.state).now, ServedTime(self.state).marks), (Served(0.0, 0), {}), data)
         (self.state / FILE).write_bytes(good)
-        self.assertEqual(ServedTime(self.state).seconds, 60.0)
+        self.assertEqual(ServedTime(self.state).now, Served(60.0, 1))
 
 
 class DurationTests(SynchronousTestCase):

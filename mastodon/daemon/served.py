@@ -11,8 +11,9 @@ import math
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
-from mastodon.daemon.watch import Mark
+from mastodon.daemon.watch import Mark, Served
 from mastodon.host.durable import SYSTEM_DISK, Disk, write_file
 
 FILE = "watch.json"
@@ -36,9 +37,7 @@ class ServedTime:
     def __init__(self, state: Path, disk: Disk = SYSTEM_DISK) -> None:
         self._path = state / FILE
         self._disk = disk
-        self.seconds = 0.0
-        self.begun = 0.0
-        """When the present stretch of service began."""
+        self.now = Served(0.0, 0)
         self.marks: dict[bytes, Mark] = {}
         self._clocks: Clocks | None = None
         self._stall_s = 0.0
@@ -49,7 +48,7 @@ class ServedTime:
         """Service begins, with a look every ``look_s``; gives the seconds that the wall clock has jumped while nobody
         looked, 0 for none."""
         self._clocks, self._stall_s = clocks, STALLED * look_s
-        self.begun = self.seconds
+        self._gap()
         wall_ns, steady = clocks.now_ns(), clocks.steady()
         passed = (wall_ns - self._wall_ns) / 1e9
         if not self._wall_ns:
@@ -73,9 +72,9 @@ class ServedTime:
         passed = max(0.0, steady - self._steady)
         jump = (wall_ns - self._wall_ns) / 1e9 - passed
         if passed > self._stall_s:
-            self.begun = self.seconds
+            self._gap()
         else:
-            self.seconds += passed
+            self.now = Served(self.now.seconds + passed, self.now.stretch)
         self._steady, self._wall_ns = steady, wall_ns
         return jump if abs(jump) >= JUMP_S else 0.0
 
@@ -83,31 +82,33 @@ class ServedTime:
         """Nobody is served now: what passed since the last look does not count."""
         assert self._clocks is not None
         self._steady, self._wall_ns = self._clocks.steady(), self._clocks.now_ns()
-        self.begun = self.seconds
+        self._gap()
+
+    def _gap(self) -> None:
+        self.now = Served(self.now.seconds, self.now.stretch + 1)
 
     def _read(self) -> None:
         try:
             found = json.loads(self._path.read_bytes())
             marks = {
                 bytes.fromhex(machine): Mark(
-                    int(entry), float(since), bool(seen), None if partial is None else float(partial)
+                    int(entry), _time(since), int(stretch), bool(seen), None if partial is None else _time(partial)
                 )
-                for machine, (entry, since, seen, partial) in found["marks"].items()
+                for machine, (entry, since, stretch, seen, partial) in found["marks"].items()
             }
-            seconds, steady, wall_ns = float(found["served"]), float(found["steady"]), int(found["wall_ns"])
-            times = [seconds, steady, *(time for one in marks.values() for time in (one.since, one.partial_since or 0))]
-            if not all(map(math.isfinite, times)):
-                raise ValueError("no time")
+            now = Served(_time(found["served"]), int(found["stretch"]))
+            steady, wall_ns = _time(found["steady"]), int(found["wall_ns"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
             return
-        self.seconds = self.begun = seconds
+        self.now = now
         self._boot, self._steady, self._wall_ns = str(found["boot"]), steady, wall_ns
         self.marks = marks
 
     def encode(self) -> bytes:
         """What is to be kept."""
         fields = {
-            "served": self.seconds, "boot": self._boot, "steady": self._steady, "wall_ns": self._wall_ns,
+            "served": self.now.seconds, "stretch": self.now.stretch,
+            "boot": self._boot, "steady": self._steady, "wall_ns": self._wall_ns,
             "marks": {machine.hex(): astuple(mark) for machine, mark in self.marks.items()},
         }  # fmt: skip
         return json.dumps(fields).encode("ascii")
@@ -115,3 +116,10 @@ class ServedTime:
     def write(self, data: bytes) -> None:
         """Keep it; in a thread. Raises DiskError."""
         write_file(self._path, data, disk=self._disk)
+
+
+def _time(value: Any) -> float:
+    time = float(value)
+    if not math.isfinite(time):
+        raise ValueError("no time")
+    return time

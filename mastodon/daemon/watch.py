@@ -12,7 +12,7 @@ further interval. However often the daemon restarts it is one, so that a dead ma
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from mastodon.catalogue.interface import Condition, WatchRow
@@ -44,11 +44,12 @@ class WatchState(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Mark:
     """Where a machine stands in served time. ``since`` is of its newest complete snapshot, which is the ledger's
-    ``entry``; before the first one, of when it was enrolled, first seen, or enabled. ``partial_since`` is of the first
-    partial snapshot behind it."""
+    ``entry``; before the first one, of when it was enrolled, first seen, or enabled; ``stretch`` is the stretch of
+    service in which that was. ``partial_since`` is of the first partial snapshot behind it."""
 
     entry: int
     since: float
+    stretch: int
     seen: bool
     partial_since: float | None = None
 
@@ -85,26 +86,35 @@ class WatchStatus:
         return next((one.time_ns for one in self.open if one.code is EventCode.RUN_FAILED), 0)
 
 
-def follow(row: WatchRow, mark: Mark | None, served: float, seen: bool) -> Mark:
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Now, in served time: seconds, and the number of the stretch of service that goes on."""
+
+    seconds: float
+    stretch: int
+
+
+def follow(row: WatchRow, mark: Mark | None, now: Served, seen: bool) -> Mark:
     """The mark, moved on by what the catalogue says now."""
-    partial = served if row.partial_since_ns else None
+    partial = now.seconds if row.partial_since_ns else None
     seen = seen or bool(row.seen_ns) or (mark is not None and mark.seen)
     if mark is None or row.state is not MachineState.ACTIVE or row.complete_entry != mark.entry:
-        return Mark(row.complete_entry, served, seen, partial)
-    since = mark.since if mark.seen == seen or mark.entry else served
-    kept = mark.partial_since if partial is not None and mark.partial_since is not None else partial
-    return Mark(mark.entry, since, seen, kept)
+        return Mark(row.complete_entry, now.seconds, now.stretch, seen, partial)
+    if partial is not None and mark.partial_since is not None:
+        partial = mark.partial_since
+    if seen and not mark.seen and not mark.entry:
+        return Mark(0, now.seconds, now.stretch, seen, partial)
+    return replace(mark, seen=seen, partial_since=partial)
 
 
 def judge(
-    row: WatchRow, mark: Mark, served: float, begun: float, bounds: Bounds, conditions: Iterable[Condition],
-    running: bool,
-) -> WatchStatus:  # fmt: skip
-    """How the machine stands, when ``served`` seconds were served, and ``begun`` when the daemon came up."""
-    silent = served - mark.since
-    allowed = bounds.interval + bounds.grace + (bounds.interval if mark.since <= begun else 0)
+    row: WatchRow, mark: Mark, now: Served, bounds: Bounds, conditions: Iterable[Condition], running: bool
+) -> WatchStatus:
+    """How the machine stands."""
+    silent = now.seconds - mark.since
+    allowed = bounds.interval + bounds.grace + (bounds.interval if mark.stretch != now.stretch else 0)
     open_now = tuple(one for one in conditions if one.code in OF_THE_WATCH)
-    due = tuple(_due(row, mark, served, silent, allowed)) if row.state is MachineState.ACTIVE else ()
+    due = tuple(_due(row, mark, now, silent, allowed)) if row.state is MachineState.ACTIVE else ()
     state = _state(row, mark, due, open_now, running)
     return WatchStatus(row, state, running, bounds, silent, allowed, due, open_now)
 
@@ -115,7 +125,7 @@ def is_over(status: WatchStatus, fresh: bool) -> bool:
     return bool(status.open and entry) and (fresh or entry > max(one.sequence for one in status.open))
 
 
-def _due(row: WatchRow, mark: Mark, served: float, silent: float, allowed: float) -> Iterable[EventCode]:
+def _due(row: WatchRow, mark: Mark, now: Served, silent: float, allowed: float) -> Iterable[EventCode]:
     if row.complete_entry:
         if silent > allowed:
             yield EventCode.LATE
@@ -124,7 +134,7 @@ def _due(row: WatchRow, mark: Mark, served: float, silent: float, allowed: float
             yield EventCode.NEVER_SEEN
     elif silent > SEEDING_DAYS * DAY:
         yield EventCode.SEEDING_LONG
-    if mark.partial_since is not None and served - mark.partial_since > PARTIAL_DAYS * DAY:
+    if mark.partial_since is not None and now.seconds - mark.partial_since > PARTIAL_DAYS * DAY:
         yield EventCode.PARTIAL_LONG
 
 

@@ -107,9 +107,9 @@ class Watching:
             conditions.setdefault(one.machine, []).append(one)
         time, found = self._time, []
         for row in await self._catalogue.watch_rows(tenant, machine):
-            mark = follow(row, time.marks.get(row.machine), time.seconds, self._seen(row.machine))
+            mark = follow(row, time.marks.get(row.machine), time.now, self._seen(row.machine))
             status = judge(
-                row, mark, time.seconds, time.begun, _bounds(settings, row), conditions.get(row.machine, ()),
+                row, mark, time.now, _bounds(settings, row), conditions.get(row.machine, ()),
                 self.is_running(row.machine),
             )  # fmt: skip
             found.append((status, mark))
