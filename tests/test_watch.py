@@ -7,7 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mastodon.catalogue.interface import Condition, WatchRow
 from mastodon.daemon.served import FILE, Clocks, ServedTime
-from mastodon.daemon.watch import Bounds, Mark, Served, WatchState, WatchStatus, follow, is_over, judge
+from mastodon.daemon.watch import Bounds, Mark, Served, WatchStatus, follow, is_over, judge
 from mastodon.sealed.duration import parse_duration, show_duration
 from mastodon.sealed.events import EventCode
 from mastodon.sealed.ledger_entries import MachineState
@@ -16,10 +16,10 @@ from mastodon.sealed.snapshot import SnapshotStatus
 
 MACHINE = b"m" * 32
 ROW = WatchRow(
-    MACHINE, b"t" * 32, MachineState.ACTIVE, 1, 2, newest_ns=3, newest_entry=50, newest_status=SnapshotStatus.COMPLETE,
+    MACHINE, b"t" * 32, MachineState.ACTIVE, 1, 2, newest_ns=3, newest_status=SnapshotStatus.COMPLETE,
     complete_ns=3, complete_entry=50, partial_since_ns=0,
 )  # fmt: skip
-NEW = replace(ROW, seen_ns=0, newest_ns=0, newest_entry=0, newest_status=None, complete_ns=0, complete_entry=0)
+NEW = replace(ROW, seen_ns=0, newest_ns=0, newest_status=None, complete_ns=0, complete_entry=0)
 BOUNDS = Bounds(HOUR, 5 * HOUR)
 MARK = Mark(50, 1000.0, 3, True)
 
@@ -28,10 +28,8 @@ def condition(code: EventCode, sequence: int) -> Condition:
     return Condition(code, ROW.tenant, MACHINE, "", sequence, sequence, "")
 
 
-def stands(
-    row: WatchRow, mark: Mark, silent: float, *told: Condition, stretch: int = 3, running: bool = False
-) -> WatchStatus:
-    return judge(row, mark, Served(mark.since + silent, stretch), BOUNDS, told, running)
+def stands(row: WatchRow, mark: Mark, silent: float, *told: Condition, stretch: int = 3) -> WatchStatus:
+    return judge(row, mark, Served(mark.since + silent, stretch), BOUNDS, told)
 
 
 def at(seconds: float) -> Served:
@@ -39,28 +37,6 @@ def at(seconds: float) -> Served:
 
 
 class JudgeTests(SynchronousTestCase):
-    def test_states(self) -> None:
-        """In words."""
-        partial = replace(ROW, partial_since_ns=4, newest_entry=60)
-        for row, mark, silent, told, running, state in (
-            (ROW, MARK, HOUR, [], False, WatchState.OK),
-            (ROW, MARK, HOUR, [], True, WatchState.RUNNING),
-            (ROW, MARK, 6 * HOUR, [], False, WatchState.OK),
-            (ROW, MARK, 6 * HOUR + 1, [], True, WatchState.LATE),
-            (ROW, MARK, 0, [condition(EventCode.LATE, 51)], False, WatchState.LATE),
-            (ROW, MARK, 0, [condition(EventCode.LATE, 49)], False, WatchState.OK),
-            (ROW, MARK, HOUR, [condition(EventCode.RUN_FAILED, 51)], False, WatchState.FAILED),
-            (partial, MARK, HOUR, [condition(EventCode.RUN_FAILED, 51)], False, WatchState.PARTIAL),
-            (NEW, Mark(0, 0.0, 3, False), HOUR, [], False, WatchState.NEVER_SEEN),
-            (NEW, Mark(0, 0.0, 3, True), HOUR, [], True, WatchState.SEEDING),
-            (replace(NEW, partial_since_ns=3), Mark(0, 0.0, 3, True, 0.0), HOUR, [], True, WatchState.SEEDING),
-            (replace(ROW, state=MachineState.DISABLED), MARK, DAY, [], False, WatchState.DISABLED),
-            (replace(ROW, state=MachineState.CLOSED), MARK, DAY, [], False, WatchState.DISABLED),
-        ):  # fmt: skip
-            found = stands(row, mark, silent, *told, running=running)
-            self.assertEqual(found.state, state, (row, silent))
-            self.assertEqual(found.running, running)
-
     def test_due(self) -> None:
         """Each event from its time on, and not before."""
         never, seeding, partial = Mark(0, 0.0, 3, False), Mark(0, 0.0, 3, True), replace(MARK, partial_since=1000.0)
@@ -92,9 +68,9 @@ class FollowTests(SynchronousTestCase):
     def test_only_a_complete_snapshot_resets(self) -> None:
         """Another entry of a complete one does; the same one and partial ones do not."""
         self.assertEqual(follow(ROW, MARK, at(9000), False), MARK)
-        moved = follow(replace(ROW, newest_entry=70, partial_since_ns=5), MARK, at(9000), False)
+        moved = follow(replace(ROW, partial_since_ns=5), MARK, at(9000), False)
         self.assertEqual(moved, replace(MARK, partial_since=9000.0))
-        later = follow(replace(ROW, newest_entry=80, partial_since_ns=5), moved, at(12000), False)
+        later = follow(replace(ROW, partial_since_ns=5), moved, at(12000), False)
         self.assertEqual(later, moved)
         self.assertEqual(follow(replace(ROW, complete_entry=90), later, at(15000), False), Mark(90, 15000.0, 4, True))
 

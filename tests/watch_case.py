@@ -1,6 +1,7 @@
 """A store whose watch the test works: wall clock and steady clock are turned apart, looks happen when it says so."""
 
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -8,10 +9,12 @@ from twisted.internet.task import Clock as Reactor
 
 from mastodon.catalogue.interface import EventRow
 from mastodon.daemon.served import FILE, Clocks
-from mastodon.daemon.watch import WatchState, WatchStatus
+from mastodon.daemon.standing import standing
+from mastodon.daemon.watch import WatchStatus
 from mastodon.sealed.events import EventCode
 from mastodon.sealed.settings import HOUR
 from mastodon.sealed.snapshot import SnapshotStatus
+from mastodon.wire.status_messages import WatchState
 from tests.store_case import SECOND, FaultyDisk, Machine, StoreCase
 
 LOOK_S = 1800.0
@@ -95,4 +98,8 @@ class WatchCase(StoreCase):
         return found
 
     def state(self, machine: Machine | None = None) -> WatchState:
-        return self.status(machine).state
+        status = self.status(machine)
+        seen_ns = self.store.seen_ns(status.row.machine)
+        row = replace(status.row, seen_ns=max(status.row.seen_ns, seen_ns))
+        state, _ = standing(row, {one.code: one.time_ns for one in status.open}, 0)
+        return state

@@ -177,8 +177,8 @@ class Condition:
 @dataclass(frozen=True, slots=True)
 class WatchRow:
     """A machine as the watch sees it; times are the server's, 0 for never. ``newest`` is of its newest snapshot, and
-    ``complete`` of its newest complete one, ``partial_since_ns`` the time of the first partial one behind that; an
-    ``entry`` is a sequence of the ledger."""
+    ``complete`` of its newest complete one (``entry``: its sequence in the ledger), ``partial_since_ns`` the time of
+    the first partial one behind that."""
 
     machine: bytes
     tenant: bytes
@@ -186,7 +186,6 @@ class WatchRow:
     added_ns: int
     seen_ns: int
     newest_ns: int
-    newest_entry: int
     newest_status: SnapshotStatus | None
     complete_ns: int
     complete_entry: int
@@ -201,6 +200,24 @@ class SettingRow:
     tenant: bytes
     machine: bytes
     value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a machine has on the server."""
+
+    snapshots: int
+    kept_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TenantHolding:
+    """What a tenant's machines have on the server, together."""
+
+    tenant: bytes
+    name: str
+    machines: int
+    kept_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +348,12 @@ class Catalogue(Protocol):
 
     def setting_rows(self, names: Collection[str], at: int | None = None) -> Deferred[list[SettingRow]]:
         """All values of these settings, at whatever place: the newest, or those that held at a ledger's sequence."""
+
+    def holdings(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[dict[bytes, Holding]]:
+        """What machines have here: a tenant's, or one; None: all."""
+
+    def tenant_holdings(self, tenant: bytes | None = None) -> Deferred[list[TenantHolding]]:
+        """What tenants have here, by name; None: all."""
 
     # Asked at start and by `check`
 

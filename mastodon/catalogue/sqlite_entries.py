@@ -158,8 +158,7 @@ def _snapshot(db: sqlite3.Connection, entry: LedgerEntry, body: SnapshotCommitte
 def _watch(db: sqlite3.Connection, entry: LedgerEntry, machine: int, status: SnapshotStatus) -> None:
     """What the watch goes by. Only a complete snapshot resets it; a checkpoint says nothing of what cannot be read."""
     db.execute(
-        "UPDATE machines SET newest_ns = ?, newest_entry = ?, newest_status = ? WHERE number = ?",
-        (entry.time_ns, entry.sequence, int(status), machine),
+        "UPDATE machines SET newest_ns = ?, newest_status = ? WHERE number = ?", (entry.time_ns, int(status), machine)
     )
     if status is SnapshotStatus.COMPLETE:
         db.execute(

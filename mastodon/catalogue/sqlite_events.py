@@ -49,17 +49,16 @@ def conditions(db: sqlite3.Connection, tenant: bytes | None, machine: bytes | No
 def watch_rows(db: sqlite3.Connection, tenant: bytes | None, machine: bytes | None) -> list[WatchRow]:
     """The machines as the watch sees them, in the order of enrolment."""
     rows = db.execute(
-        "SELECT machine, tenant, state, newest_status, added_ns, seen_ns, newest_ns, newest_entry, complete_ns, "
+        "SELECT machine, tenant, state, newest_status, added_ns, seen_ns, newest_ns, complete_ns, "
         "complete_entry, partial_since_ns FROM machines "
         "WHERE (?1 IS NULL OR tenant = ?1) AND (?2 IS NULL OR machine = ?2) ORDER BY number",
         (tenant, machine),
     )
     return [
         WatchRow(
-            id, owner, MachineState(state), added, seen, newest, entry, SnapshotStatus(status) if status else None,
-            *complete,
+            id, owner, MachineState(state), added, seen, newest, SnapshotStatus(status) if status else None, *complete
         )
-        for id, owner, state, status, added, seen, newest, entry, *complete in rows
+        for id, owner, state, status, added, seen, newest, *complete in rows
     ]
 
 

@@ -36,8 +36,8 @@ class MachineSessions:
         self._holders[machine] = newcomer
         return True
 
-    def is_held(self, machine: bytes) -> bool:
-        """Whether a connection holds the machine's session."""
+    def is_open(self, machine: bytes) -> bool:
+        """Whether somebody holds the machine's session."""
         return machine in self._holders
 
     def release(self, machine: bytes, holder: Holder) -> None:

@@ -1,4 +1,4 @@
-"""How a machine stands with the watch: a pure function of what is known of it.
+"""What is due of a machine: a pure function of what is known of it. `standing.py` puts what was told into a word.
 
 Promises (P8): only a complete snapshot, which the server has verified, resets anything; neither a run that says that it
 is finished nor partial snapshots nor checkpoints do. No wall clock has a part in it: time is **served time**, the
@@ -13,7 +13,6 @@ further interval. However often the daemon restarts it is one, so that a dead ma
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from enum import StrEnum
 
 from mastodon.catalogue.interface import Condition, WatchRow
 from mastodon.sealed.events import CLOSES, EventCode
@@ -26,19 +25,6 @@ NEVER_SEEN_AT_LEAST_S = DAY
 """A machine may be enrolled today and installed tomorrow."""
 OF_THE_WATCH = CLOSES[EventCode.RECOVERED]
 """The conditions that a complete snapshot ends."""
-
-
-class WatchState(StrEnum):
-    """In a word."""
-
-    DISABLED = "disabled"
-    NEVER_SEEN = "never seen"
-    SEEDING = "seeding"
-    LATE = "late"
-    FAILED = "failed"
-    PARTIAL = "partial"
-    RUNNING = "running"
-    OK = "ok"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +41,14 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """Now, in served time: seconds, and the number of the stretch of service that goes on."""
+
+    seconds: float
+    stretch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bounds:
     """What holds for a machine, in seconds."""
 
@@ -68,8 +62,6 @@ class WatchStatus:
     that may be; ``due`` are the events that hold now, ``open`` what the ledger says was told and is not over."""
 
     row: WatchRow
-    state: WatchState
-    running: bool
     bounds: Bounds
     silent_s: float
     allowed_s: float
@@ -79,19 +71,6 @@ class WatchStatus:
     def is_open(self, code: EventCode) -> bool:
         """Whether this was told and is not over."""
         return any(one.code is code for one in self.open)
-
-    @property
-    def failed_ns(self) -> int:
-        """When the run failed that no complete snapshot followed; 0: none did."""
-        return next((one.time_ns for one in self.open if one.code is EventCode.RUN_FAILED), 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """Now, in served time: seconds, and the number of the stretch of service that goes on."""
-
-    seconds: float
-    stretch: int
 
 
 def follow(row: WatchRow, mark: Mark | None, now: Served, seen: bool) -> Mark:
@@ -107,16 +86,13 @@ def follow(row: WatchRow, mark: Mark | None, now: Served, seen: bool) -> Mark:
     return replace(mark, seen=seen, partial_since=partial)
 
 
-def judge(
-    row: WatchRow, mark: Mark, now: Served, bounds: Bounds, conditions: Iterable[Condition], running: bool
-) -> WatchStatus:
-    """How the machine stands."""
+def judge(row: WatchRow, mark: Mark, now: Served, bounds: Bounds, conditions: Iterable[Condition]) -> WatchStatus:
+    """What is due of the machine, and what was told."""
     silent = now.seconds - mark.since
     allowed = bounds.interval + bounds.grace + (bounds.interval if mark.stretch != now.stretch else 0)
     open_now = tuple(one for one in conditions if one.code in OF_THE_WATCH)
     due = tuple(_due(row, mark, now, silent, allowed)) if row.state is MachineState.ACTIVE else ()
-    state = _state(row, mark, due, open_now, running)
-    return WatchStatus(row, state, running, bounds, silent, allowed, due, open_now)
+    return WatchStatus(row, bounds, silent, allowed, due, open_now)
 
 
 def is_over(status: WatchStatus, fresh: bool) -> bool:
@@ -136,20 +112,3 @@ def _due(row: WatchRow, mark: Mark, now: Served, silent: float, allowed: float) 
         yield EventCode.SEEDING_LONG
     if mark.partial_since is not None and now.seconds - mark.partial_since > PARTIAL_DAYS * DAY:
         yield EventCode.PARTIAL_LONG
-
-
-def _state(
-    row: WatchRow, mark: Mark, due: tuple[EventCode, ...], open_now: tuple[Condition, ...], running: bool
-) -> WatchState:
-    told = {one.code: one.sequence for one in open_now}
-    if row.state is not MachineState.ACTIVE:
-        return WatchState.DISABLED
-    if not row.complete_entry:
-        return WatchState.SEEDING if mark.seen else WatchState.NEVER_SEEN
-    if EventCode.LATE in due or told.get(EventCode.LATE, 0) > row.complete_entry:
-        return WatchState.LATE
-    if told.get(EventCode.RUN_FAILED, 0) > row.newest_entry:
-        return WatchState.FAILED
-    if row.partial_since_ns:
-        return WatchState.PARTIAL
-    return WatchState.RUNNING if running else WatchState.OK

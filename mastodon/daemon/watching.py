@@ -108,10 +108,7 @@ class Watching:
         time, found = self._time, []
         for row in await self._catalogue.watch_rows(tenant, machine):
             mark = follow(row, time.marks.get(row.machine), time.now, self._seen(row.machine))
-            status = judge(
-                row, mark, time.now, _bounds(settings, row), conditions.get(row.machine, ()),
-                self.is_running(row.machine),
-            )  # fmt: skip
+            status = judge(row, mark, time.now, _bounds(settings, row), conditions.get(row.machine, ()))
             found.append((status, mark))
         return found
 

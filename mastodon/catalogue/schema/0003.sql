@@ -2,7 +2,6 @@
 
 ALTER TABLE machines ADD COLUMN added_ns INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE machines ADD COLUMN newest_ns INTEGER NOT NULL DEFAULT 0;          -- newest commit of any status
-ALTER TABLE machines ADD COLUMN newest_entry INTEGER NOT NULL DEFAULT 0;       -- its entry in the ledger
 ALTER TABLE machines ADD COLUMN newest_status INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE machines ADD COLUMN complete_ns INTEGER NOT NULL DEFAULT 0;        -- newest complete commit
 ALTER TABLE machines ADD COLUMN complete_entry INTEGER NOT NULL DEFAULT 0;     -- its entry in the ledger
@@ -13,7 +12,6 @@ UPDATE machines SET
     added_ns = coalesce((SELECT min(time_ns) FROM pairs WHERE pairs.machine = machines.number), 0),
     newest_ns = coalesce((SELECT time_ns FROM snapshots
         WHERE snapshots.machine = machines.number AND snapshots.sequence = head_sequence), 0),
-    newest_entry = EXISTS (SELECT 1 FROM snapshots WHERE snapshots.machine = machines.number),
     newest_status = coalesce((SELECT status FROM snapshots
         WHERE snapshots.machine = machines.number AND snapshots.sequence = head_sequence), 0),
     complete_ns = coalesce((SELECT time_ns FROM snapshots
