@@ -104,7 +104,7 @@ class PairRow:
     known: bool
     public_key: bytes
     recent: int
-    """Pair records of the machine since the time asked about."""
+    """Pair records of the machine in the time asked about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +177,9 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class WatchRow:
-    """A machine as the watch sees it; times are the server's, 0 for never. ``complete_entry`` is the ledger's entry of
-    its newest complete snapshot, ``partial_since_ns`` the time of the first partial one behind that."""
+    """A machine as the watch sees it; times are the server's, 0 for never. ``newest`` is of its newest snapshot, and
+    ``complete`` of its newest complete one (``entry``: its sequence in the ledger), ``partial_since_ns`` the time of
+    the first partial one behind that."""
 
     machine: bytes
     tenant: bytes
@@ -200,6 +201,24 @@ class SettingRow:
     tenant: bytes
     machine: bytes
     value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a machine has on the server."""
+
+    snapshots: int
+    kept_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TenantHolding:
+    """What a tenant's machines have on the server, together."""
+
+    tenant: bytes
+    name: str
+    machines: int
+    kept_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,13 +286,16 @@ class Catalogue(Protocol):
 
     def references(self, machine: bytes, ids: Sequence[bytes]) -> Deferred[dict[bytes, tuple[bytes, ...]]]: ...
 
-    def committed(self, machine: bytes, hash: bytes, since_ns: int) -> Deferred[tuple[Committed | None, int]]:
-        """The snapshot with that record hash, and how many were committed since."""
+    def committed(
+        self, machine: bytes, hash: bytes, since_ns: int, until_ns: int
+    ) -> Deferred[tuple[Committed | None, int]]:
+        """The snapshot with that record hash, and how many were committed in that time: what lies behind its end is of
+        a clock that was set back since."""
 
     def judge(self, machine: bytes, snapshot: SnapshotRecord) -> Deferred[tuple[Jump | None, bool]]:
         """What the next snapshot's memory means (sealed/jump.py), and whether somebody has to be told."""
 
-    def pair(self, machine: bytes, pair: bytes, since_ns: int) -> Deferred[PairRow]: ...
+    def pair(self, machine: bytes, pair: bytes, since_ns: int, until_ns: int) -> Deferred[PairRow]: ...
 
     def has_envelope(self, machine: bytes, hash: bytes) -> Deferred[bool]: ...
 
@@ -330,6 +352,12 @@ class Catalogue(Protocol):
 
     def setting_rows(self, names: Collection[str], at: int | None = None) -> Deferred[list[SettingRow]]:
         """All values of these settings, at whatever place: the newest, or those that held at a ledger's sequence."""
+
+    def holdings(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[dict[bytes, Holding]]:
+        """What machines have here: a tenant's, or one; None: all."""
+
+    def tenant_holdings(self, tenant: bytes | None = None) -> Deferred[list[TenantHolding]]:
+        """What tenants have here, by name; None: all."""
 
     # Asked at start and by `check`
 

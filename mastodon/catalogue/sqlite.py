@@ -14,7 +14,14 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from mastodon.catalogue import sqlite_entries, sqlite_events, sqlite_histories, sqlite_packs, sqlite_queries
+from mastodon.catalogue import (
+    sqlite_entries,
+    sqlite_events,
+    sqlite_histories,
+    sqlite_packs,
+    sqlite_queries,
+    sqlite_status,
+)
 from mastodon.catalogue.interface import (
     Account,
     BlobPlace,
@@ -26,12 +33,14 @@ from mastodon.catalogue.interface import (
     Condition,
     DayOfPacks,
     EventRow,
+    Holding,
     ListedPair,
     MachineRow,
     PairRow,
     SettingRow,
     StoredPack,
     Tenant,
+    TenantHolding,
     Totals,
     WatchRow,
 )
@@ -121,14 +130,16 @@ class SqliteCatalogue:
     def references(self, machine: bytes, ids: Sequence[bytes]) -> Deferred[dict[bytes, tuple[bytes, ...]]]:
         return self._write(machine, sqlite_packs.references, machine, ids)
 
-    def committed(self, machine: bytes, hash: bytes, since_ns: int) -> Deferred[tuple[Committed | None, int]]:
-        return self._read(machine, sqlite_queries.committed, machine, hash, since_ns)
+    def committed(
+        self, machine: bytes, hash: bytes, since_ns: int, until_ns: int
+    ) -> Deferred[tuple[Committed | None, int]]:
+        return self._read(machine, sqlite_queries.committed, machine, hash, since_ns, until_ns)
 
     def judge(self, machine: bytes, snapshot: SnapshotRecord) -> Deferred[tuple[Jump | None, bool]]:
         return self._read(machine, sqlite_histories.judge_next, machine, snapshot)
 
-    def pair(self, machine: bytes, pair: bytes, since_ns: int) -> Deferred[PairRow]:
-        return self._read(machine, sqlite_queries.pair, machine, pair, since_ns)
+    def pair(self, machine: bytes, pair: bytes, since_ns: int, until_ns: int) -> Deferred[PairRow]:
+        return self._read(machine, sqlite_queries.pair, machine, pair, since_ns, until_ns)
 
     def has_envelope(self, machine: bytes, hash: bytes) -> Deferred[bool]:
         return self._read(machine, sqlite_queries.has_envelope, machine, hash)
@@ -191,6 +202,12 @@ class SqliteCatalogue:
 
     def setting_rows(self, names: Collection[str], at: int | None = None) -> Deferred[list[SettingRow]]:
         return self._read(WATCH, sqlite_events.setting_rows, names, at)
+
+    def holdings(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[dict[bytes, Holding]]:
+        return self._read(WATCH, sqlite_status.holdings, tenant, machine)
+
+    def tenant_holdings(self, tenant: bytes | None = None) -> Deferred[list[TenantHolding]]:
+        return self._read(WATCH, sqlite_status.tenant_holdings, tenant)
 
     # Asked at start and by `check`
 
