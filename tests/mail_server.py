@@ -7,7 +7,7 @@ from typing import Any
 from twisted.cred.checkers import InMemoryUsernamePasswordDatabaseDontUse
 from twisted.cred.portal import Portal
 from twisted.internet import reactor
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import (
     Certificate,
@@ -57,8 +57,8 @@ class _Message:
 
     def eomReceived(self) -> "Deferred[None]":
         if self._relay.refuse_data:
-            raise SMTPServerError(451, "try later")
-        self._relay.mails.append(b"\n".join(self._lines))
+            return fail(SMTPServerError(451, "try later"))
+        self._relay.mails.append(b"\n".join([*self._lines, b""]))
         return succeed(None)
 
     def connectionLost(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
+from twisted.mail.smtp import SMTPServerError
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mastodon.daemon.config import TellingConfig
@@ -125,7 +126,8 @@ class RelayTests(TestCase):
         self.assertFalse(error.relay)
         await self.relay().send(mail(recipient="other@example.org"))
         self.server.refuse_data = True
-        self.assertIn("451", str(await self.refusal(recipient="other@example.org")))
+        self.assertIn("550", str(await self.refusal(recipient="other@example.org")))
+        self.assertEqual(len(self.flushLoggedErrors(SMTPServerError)), 1)
         self.server.refuse_sender = True
         self.assertTrue((await self.refusal(recipient="other@example.org")).relay)
         self.assertEqual(len(self.server.mails), 1)

@@ -18,12 +18,16 @@ from mastodon.wire.errors import BadMessage, OutOfTurn, RemoteError
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
 from mastodon.wire.messages import Error, Keepalive, Message
 from mastodon.wire.restore_messages import (
+    CHANNELS_LIMIT,
     DATA_HEAD,
     ENVELOPES_LIMIT,
+    EVENTS_LIMIT,
     PAIRS_LIMIT,
     BookItem,
+    ChannelItem,
     Done,
     EnvelopeItem,
+    EventItem,
     FetchRequest,
     MachineItem,
     PairItem,
@@ -38,7 +42,12 @@ from mastodon.wire.restore_messages import (
 SEALINGS_LIMIT = 64
 """Sealings of one id in one answer: an honest machine has one, or two after damage."""
 ITEMS_LIMIT = 100_000
-FEWER_ITEMS: dict[int, int] = {RestoreVerb.PAIRS: PAIRS_LIMIT, RestoreVerb.ENVELOPES: ENVELOPES_LIMIT}
+FEWER_ITEMS: dict[int, int] = {
+    RestoreVerb.PAIRS: PAIRS_LIMIT,
+    RestoreVerb.ENVELOPES: ENVELOPES_LIMIT,
+    RestoreVerb.EVENTS: EVENTS_LIMIT,
+    RestoreVerb.TEST_NOTIFY: CHANNELS_LIMIT,
+}
 LAST_NUMBER = (1 << 32) - 1
 
 ANSWERS: dict[int, type[Message] | None] = {
@@ -51,6 +60,9 @@ ANSWERS: dict[int, type[Message] | None] = {
     RestoreVerb.BOOK: BookItem,
     RestoreVerb.STATE: None,
     RestoreVerb.ENVELOPES: EnvelopeItem,
+    RestoreVerb.EVENTS: EventItem,
+    RestoreVerb.ACKNOWLEDGE: None,
+    RestoreVerb.TEST_NOTIFY: ChannelItem,
 }
 """The one kind of item that may answer each verb, beside the raw data of FETCH."""
 

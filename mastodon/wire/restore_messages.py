@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from mastodon.sealed.book import BOOK_LIMIT
 from mastodon.sealed.enrolment import Role
-from mastodon.sealed.ledger_entries import MachineState
+from mastodon.sealed.ledger_entries import ACKNOWLEDGED_MOST, MachineState
 from mastodon.sealed.pair import ENVELOPE_LIMIT, PAIR_ID_LENGTH, PairRecord
 from mastodon.sealed.run import RunRecord
 from mastodon.sealed.schema import array, choice, key, octets, octets_or_none, text, unsigned
@@ -24,6 +24,8 @@ from mastodon.wire.messages import Error, Keepalive, Message, packed_ids
 FETCH_LIMIT = 8192
 SNAPSHOTS_LIMIT = 1000
 PAIRS_LIMIT = 256
+EVENTS_LIMIT = 1000
+CHANNELS_LIMIT = 1000
 ENVELOPES_LIMIT = 16
 """Of one pair: the machine's own, and the newest 15 of the admin's."""
 DATA_LIMIT = 512 * 1024
@@ -31,7 +33,7 @@ DATA_HEAD = struct.Struct(">I")
 
 
 class RestoreVerb(IntEnum):
-    """Requests. 10-31 are reserved for events, keeps, mail and status."""
+    """Requests. 12 and 14-31 are reserved for status, keeps and mail."""
 
     WHO = 1
     MACHINES = 2
@@ -42,6 +44,9 @@ class RestoreVerb(IntEnum):
     BOOK = 7
     STATE = 8
     ENVELOPES = 9
+    EVENTS = 10
+    ACKNOWLEDGE = 11
+    TEST_NOTIFY = 13
 
 
 ALLOWED: dict[RestoreVerb, frozenset[Role]] = {
@@ -54,6 +59,9 @@ ALLOWED: dict[RestoreVerb, frozenset[Role]] = {
     RestoreVerb.BOOK: frozenset({Role.ADMIN}),
     RestoreVerb.STATE: frozenset({Role.ADMIN}),
     RestoreVerb.ENVELOPES: frozenset({Role.ADMIN}),
+    RestoreVerb.EVENTS: frozenset({Role.ADMIN}),
+    RestoreVerb.ACKNOWLEDGE: frozenset({Role.ADMIN}),
+    RestoreVerb.TEST_NOTIFY: frozenset({Role.ADMIN}),
 }
 """The whole table of verbs and roles. Machines are looked up inside the certificate's tenant, for a ticket inside its
 machine and root; what lies outside is NOT_FOUND, as if it did not exist."""
@@ -70,6 +78,8 @@ class RestoreReply(IntEnum):
     DATA = 165
     BOOK = 166
     ENVELOPE = 167
+    EVENT = 168
+    CHANNEL = 171
     DONE = 190
 
 
@@ -180,6 +190,40 @@ class EnvelopesRequest(RestoreMessage):
     request: int = key(0, unsigned(32))
     machine: bytes = key(1, octets(32))
     pair: bytes = key(2, octets(PAIR_ID_LENGTH))
+
+
+@dataclass(frozen=True, slots=True)
+class EventsRequest(RestoreMessage):
+    """The tenant's events behind the ledger's entry ``after`` and not older than ``since_ns``, about a machine or (empty)
+    all; in order, at most ``limit``."""
+
+    KIND: ClassVar = RestoreVerb.EVENTS
+
+    request: int = key(0, unsigned(32))
+    machine: bytes = key(1, octets_or_none(32))
+    after: int = key(2, unsigned())
+    since_ns: int = key(3, unsigned())
+    limit: int = key(4, unsigned(16))
+
+
+@dataclass(frozen=True, slots=True)
+class AcknowledgeRequest(RestoreMessage):
+    """The admin knows of these events, by the sequences of their entries."""
+
+    KIND: ClassVar = RestoreVerb.ACKNOWLEDGE
+
+    request: int = key(0, unsigned(32))
+    events: tuple[int, ...] = key(1, array(unsigned(), ACKNOWLEDGED_MOST, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyRequest(RestoreMessage):
+    """How the tenant's alerts are told; with ``test`` a test is sent to each address first."""
+
+    KIND: ClassVar = RestoreVerb.TEST_NOTIFY
+
+    request: int = key(0, unsigned(32))
+    test: int = key(1, unsigned(1))
 
 
 # From the server
@@ -305,6 +349,38 @@ class EnvelopeItem(RestoreMessage):
 
 
 @dataclass(frozen=True, slots=True)
+class EventItem(RestoreMessage):
+    """An event: the sequence of its entry, its code, machine (if any), time and detail; when it was acknowledged (0: not
+    yet), and whether it opened a condition that holds."""
+
+    KIND: ClassVar = RestoreReply.EVENT
+
+    request: int = key(0, unsigned(32))
+    sequence: int = key(1, unsigned())
+    code: int = key(2, unsigned(16))
+    machine: bytes = key(3, octets_or_none(32))
+    time_ns: int = key(4, unsigned())
+    detail: str = key(5, text(1024))
+    acknowledged_ns: int = key(6, unsigned())
+    open: int = key(7, unsigned(1))
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelItem(RestoreMessage):
+    """An address that hears of the tenant's events: ``mail`` or ``webhook``. ``failing_ns``: since when it does not take
+    them (0: it does), or in answer to a test, that it did not take that; and why. ``secret`` signs a webhook's POSTs."""
+
+    KIND: ClassVar = RestoreReply.CHANNEL
+
+    request: int = key(0, unsigned(32))
+    kind: str = key(1, text(16))
+    address: str = key(2, text(1024))
+    failing_ns: int = key(3, unsigned())
+    reason: str = key(4, text(512))
+    secret: bytes = key(5, octets_or_none(32))
+
+
+@dataclass(frozen=True, slots=True)
 class Done(RestoreMessage):
     """The answer is whole; ``missing`` are ids asked for that are not here (32 bytes each)."""
 
@@ -319,14 +395,15 @@ REQUESTS: dict[int, type[Message]] = {
     one.KIND: one
     for one in (
         WhoRequest, MachinesRequest, SnapshotsRequest, PairsRequest, RunsRequest, FetchRequest, BookRequest,
-        StateRequest, EnvelopesRequest,
+        StateRequest, EnvelopesRequest, EventsRequest, AcknowledgeRequest, NotifyRequest,
     )
 }  # fmt: skip
 
 REPLIES: dict[int, type[Message]] = {
     one.KIND: one
     for one in (
-        WhoItem, MachineItem, SnapshotItem, PairItem, RunItem, DataItem, BookItem, EnvelopeItem, Done, Error, Keepalive,
+        WhoItem, MachineItem, SnapshotItem, PairItem, RunItem, DataItem, BookItem, EnvelopeItem, EventItem, ChannelItem,
+        Done, Error, Keepalive,
     )
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ from mastodon.daemon.telling.channel import Channel, ChannelKind, ChannelState, 
 from mastodon.daemon.telling.letter import Letter, LetterKind, Line, is_closing, kind_of, lines_of
 from mastodon.sealed.addresses import mail_addresses, target
 from mastodon.sealed.events import CLOSES, OPENS, Audience, EventCode, Severity
-from mastodon.sealed.settings import MAIL, SNOOZE, WEBHOOK, Settings
+from mastodon.sealed.settings import MAIL, SNOOZE, SNOOZE_MOST_NS, WEBHOOK, Settings
 
 SECOND_NS = 10**9
 HOUR_NS = 3600 * SECOND_NS
@@ -26,7 +26,6 @@ GATHER_NS = {ChannelKind.MAIL: 60 * SECOND_NS, ChannelKind.WEBHOOK: 5 * SECOND_N
 OWN_WEIGHT = 3
 """A letter that a machine caused makes its next one wait as so many letters do."""
 TOLD_MOST = 4096
-SNOOZE_MOST_NS = 30 * DAY_NS
 
 REPEATING = frozenset(
     {
@@ -58,7 +57,8 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What was set, as of now: addresses and snoozes. ``operator`` are the configuration's mail addresses."""
+    """What was set, as of now: addresses and snoozes. ``operator`` are the configuration's mail addresses, which
+    are told whatever else is set."""
 
     settings: Settings
     operator: tuple[str, ...]
@@ -78,7 +78,7 @@ class Rules:
         for name, kind in ((MAIL, ChannelKind.MAIL), (WEBHOOK, ChannelKind.WEBHOOK)):
             value = next((value for place in places if (value := self.settings.at(name, *place))), "")
             found |= {Channel(tenant, kind, one) for one in _addresses(kind, value)}
-        if not tenant and not any(channel.kind is ChannelKind.MAIL for channel in found):
+        if not tenant:
             found |= {Channel(b"", ChannelKind.MAIL, one) for one in self.operator}
         return found
 
