@@ -60,6 +60,12 @@ class EventCode(IntEnum):
     CERTIFICATE_ADDED = 43
     CERTIFICATE_GONE = 44
     SERVER_STATE_NEWER_AGENT = 45
+    CLOCK_FITS = 46
+    AGENT_UPDATED = 47
+    USUAL_AGAIN = 48
+    CERTIFICATE_RENEWED = 49
+    CREDENTIALS_QUIET = 50
+    SERVER_KEY_RENEWED = 51
 
 
 class Severity(StrEnum):
@@ -209,15 +215,26 @@ EVENTS: dict[EventCode, EventKind] = {
         _CRITICAL, _BOTH, "an agent remembers more than the server has",
         "The server was put back to an older state: look for a newer copy of its spools.",
     ),
+    EventCode.CLOCK_FITS: EventKind(_INFO, _ADMIN, "a machine's clock fits again", "Nothing."),
+    EventCode.AGENT_UPDATED: EventKind(_INFO, _ADMIN, "an agent is new enough again", "Nothing."),
+    EventCode.USUAL_AGAIN: EventKind(
+        _INFO, _ADMIN, "a backup is as usual again", "If you did not look into what was odd, do so all the same."
+    ),
+    EventCode.CERTIFICATE_RENEWED: EventKind(_INFO, _BOTH, "a client certificate is good for longer", "Nothing."),
+    EventCode.CREDENTIALS_QUIET: EventKind(_INFO, _OPERATOR, "wrong credentials have stopped", "Nothing."),
+    EventCode.SERVER_KEY_RENEWED: EventKind(
+        _INFO, _OPERATOR, "the server's certificate is good for longer", "Nothing."
+    ),
 }  # fmt: skip
 
 OF_A_SUBJECT = frozenset(
     {
         EventCode.SPOOL_OFFLINE, EventCode.SPOOL_ONLINE, EventCode.SPOOL_NEARLY_FULL, EventCode.SPOOL_HAS_ROOM,
-        EventCode.CERTIFICATE_EXPIRING, EventCode.CERTIFICATE_GONE,
+        EventCode.CERTIFICATE_EXPIRING, EventCode.CERTIFICATE_GONE, EventCode.CERTIFICATE_RENEWED, EventCode.ANOMALY,
+        EventCode.USUAL_AGAIN, EventCode.WRONG_CREDENTIALS, EventCode.CREDENTIALS_QUIET,
     }
 )  # fmt: skip
-"""Events whose detail begins with what they are about (a spool, a pin), then a colon and a space."""
+"""Events whose detail begins with what they are about (a spool, a pin, a port, a kind of anomaly), then a colon and a space."""
 
 CLOSES: dict[EventCode, frozenset[EventCode]] = {
     EventCode.RECOVERED: frozenset(
@@ -229,6 +246,12 @@ CLOSES: dict[EventCode, frozenset[EventCode]] = {
     EventCode.SPOOL_HAS_ROOM: frozenset({EventCode.SPOOL_NEARLY_FULL}),
     EventCode.CERTIFICATE_GONE: frozenset({EventCode.CERTIFICATE_EXPIRING}),
     EventCode.SPLIT: frozenset({EventCode.CLONE}),
+    EventCode.CLOCK_FITS: frozenset({EventCode.CLOCK_SKEW}),
+    EventCode.AGENT_UPDATED: frozenset({EventCode.AGENT_TOO_OLD}),
+    EventCode.USUAL_AGAIN: frozenset({EventCode.ANOMALY}),
+    EventCode.CERTIFICATE_RENEWED: frozenset({EventCode.CERTIFICATE_EXPIRING}),
+    EventCode.CREDENTIALS_QUIET: frozenset({EventCode.WRONG_CREDENTIALS}),
+    EventCode.SERVER_KEY_RENEWED: frozenset({EventCode.SERVER_KEY_EXPIRING}),
 }  # fmt: skip
 """The conditions that an event ends, about the same machine, tenant and subject."""
 
