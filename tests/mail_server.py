@@ -14,6 +14,7 @@ from twisted.internet.ssl import (
     PrivateCertificate,
     trustRootFromCertificates,
 )
+from twisted.mail.imap4 import PLAINCredentials
 from twisted.mail.smtp import (
     ESMTP,
     IMessage,
@@ -22,7 +23,6 @@ from twisted.mail.smtp import (
     SMTPBadRcpt,
     SMTPServerError,
 )
-from twisted.mail.imap4 import PLAINCredentials
 from zope.interface import implementer
 
 from mastodon.host.certificates import Identity, make_identity
@@ -44,6 +44,12 @@ def trust(one: Identity) -> Any:
 def server_options(one: Identity) -> Any:
     """The server's half of TLS."""
     return PrivateCertificate.loadPEM(one.key_pem() + one.certificate_pem()).options()
+
+
+def cut(protocol: Any) -> None:
+    """End a connection at once."""
+    if protocol.transport is not None:
+        protocol.transport.abortConnection()
 
 
 @implementer(IMessage)
@@ -109,7 +115,7 @@ class _Session(ESMTP):
     def lineReceived(self, line: bytes) -> Any:
         self.relay.lines.append(line)
         if self.relay.drop_at and line.upper().startswith(self.relay.drop_at):
-            self.transport.abortConnection()
+            cut(self)
             return None
         return super().lineReceived(line)
 
@@ -138,15 +144,16 @@ class MailServer(Factory):
         self._options = server_options(one)
         self._port: Any = None
 
-    def buildProtocol(self, addr: Any) -> _Session:
+    def buildProtocol(self, addr: Any) -> Any:
         challengers = {b"LOGIN": LOGINCredentials, b"PLAIN": PLAINCredentials} if self._auth else None
-        session = _Session(challengers, self._options)
+        session: Any = _Session(challengers, self._options)
         session.relay = self
         session.factory = self
         session.timeout = None
         if self._auth:
             checker = InMemoryUsernamePasswordDatabaseDontUse(**{USER: PASSWORD.encode()})
-            session.portal = Portal(_Realm(self), [checker])
+            realm: Any = _Realm(self)
+            session.portal = Portal(realm, [checker])
         else:
             session.delivery = _Delivery(self)
         return session
@@ -160,8 +167,7 @@ class MailServer(Factory):
     def stop(self) -> Any:
         """Close everything."""
         for session in self.sessions:
-            if session.transport is not None:
-                session.transport.abortConnection()
+            cut(session)
         return maybeDeferred(self._port.stopListening)
 
 
@@ -198,7 +204,6 @@ class WebServer(Factory):
     """An https server that answers with the bytes it is told."""
 
     noisy = False
-    protocol = _Page
 
     def __init__(self, one: Identity) -> None:
         self.requests: list[tuple[str, dict[bytes, bytes], bytes]] = []
@@ -207,6 +212,11 @@ class WebServer(Factory):
         self.idle: Deferred[None] | None = None
         self._options = server_options(one)
         self._port: Any = None
+
+    def buildProtocol(self, addr: Any) -> Any:
+        page = _Page()
+        page.factory = self
+        return page
 
     def listen(self) -> int:
         """The port's number."""
@@ -220,6 +230,6 @@ class WebServer(Factory):
         if self.open:
             idle = self.idle = Deferred()
             for one in self.open:
-                one.transport.abortConnection()
+                cut(one)
             return closed.addCallback(lambda _: idle)
         return closed

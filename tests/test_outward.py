@@ -1,6 +1,5 @@
 """Requests to URLs that others chose: what they reach, and what they do not."""
 
-from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -57,7 +56,7 @@ class OutwardTests(TestCase):
         root = trust(self.identity if trusted else identity("hook.example"))
         return Outward(LOOP, private, resolve=resolve, trust=root)
 
-    def post(self, outward: Outward | None = None) -> "Deferred[None]":
+    def post(self, outward: Outward | None = None) -> "Deferred[Any]":
         return (outward or self.outward(["127.0.0.1"])).post(target(self.url), [("X-One", "1")], b"body")
 
     async def refusal(self, outward: Outward | None = None) -> str:
@@ -81,7 +80,7 @@ class OutwardTests(TestCase):
             (b"nonsense\r\n", "is not HTTP"),
             (b"x" * (ANSWER_LIMIT + 1), "no status within"),
         ):
-            self.server.answer = lambda answer=answer: [answer]
+            self.server.answer = [answer].copy
             self.assertIn(text, await self.refusal())
         self.assertEqual(len(self.server.requests), 4)
 
@@ -131,7 +130,10 @@ class StallTests(SynchronousTestCase):
     def test_resolver_that_never_answers(self) -> None:
         """The whole request has one deadline."""
         clock = Clock()
-        never: Callable[[str, int], Any] = lambda host, port: Deferred()
+
+        def never(host: str, port: int) -> "Deferred[list[str]]":
+            return Deferred()
+
         asked = Outward(clock, False, resolve=never).get(target("https://hook.example/"))
         clock.advance(WHOLE_S)
         self.assertIn("no answer within", str(self.failureResultOf(asked, NotTaken).value))

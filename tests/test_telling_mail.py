@@ -16,11 +16,12 @@ from mastodon.daemon.telling.mail import WHOLE_S, Mail, Relay
 from tests.mail_server import LOOP, PASSWORD, USER, MailServer, identity, trust
 
 SENDER = "mastodon@backup.example.org"
+TIME_NS = 1_800_000_000 * 10**9
 
 
 def mail(**changes: Any) -> Mail:
     values = {
-        "recipient": "ops@example.org", "subject": "s", "text": "text\n", "id": "alert.1.2", "time_ns": 1_800_000_000 * 10**9,
+        "recipient": "ops@example.org", "subject": "s", "text": "text\n", "id": "alert.1.2", "time_ns": TIME_NS,
     }  # fmt: skip
     return Mail(**{**values, **changes})
 
@@ -44,7 +45,7 @@ class MailTests(SynchronousTestCase):
 
     def test_header_injection(self) -> None:
         """A subject with line ends makes no header, and odd characters no broken mail."""
-        found = parsed(mail(subject="x\r\nBcc: evil@example.org\n\nbody", text="\u2028\ud800 ä\n".encode("utf-8", "replace").decode()).encode(SENDER))
+        found = parsed(mail(subject="x\r\nBcc: evil@example.org\n\nbody", text="\u2028 ä\n").encode(SENDER))
         self.assertNotIn("Bcc", found)
         self.assertEqual(found["Subject"], "x??Bcc: evil@example.org??body")
 
@@ -75,10 +76,12 @@ class RelayTests(TestCase):
         return Relay(LOOP, TellingConfig(**{**values, **changes}), "backup.example.org", clock=clock, trust=root)
 
     async def refusal(self, relay: Relay | None = None, **changes: Any) -> NotTaken:
-        error = await self.assertFailure((relay or self.relay()).send(mail(**changes)), NotTaken)
+        sent: Deferred[Any] = (relay or self.relay()).send(mail(**changes))
+        error = await self.assertFailure(sent, NotTaken)
+        assert isinstance(error, NotTaken)
         self.assertNotIn(PASSWORD, str(error))
         self.assertNotIn("\n", str(error))
-        return error  # type: ignore[no-any-return]
+        return error
 
     async def test_taken(self) -> None:
         """STARTTLS, log in, and the mail arrives as it was, dots and all."""
@@ -144,7 +147,7 @@ class RelayTests(TestCase):
         """A relay that says nothing is given up after a while, and hung up on."""
         self.server.silent = True
         clock = Clock()
-        sent = self.relay(clock=clock).send(mail())
+        sent: Deferred[Any] = self.relay(clock=clock).send(mail())
         while not self.server.connections:
             pause: Deferred[None] = Deferred()
             LOOP.callLater(0.01, pause.callback, None)

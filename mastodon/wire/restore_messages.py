@@ -194,8 +194,8 @@ class EnvelopesRequest(RestoreMessage):
 
 @dataclass(frozen=True, slots=True)
 class EventsRequest(RestoreMessage):
-    """The tenant's events behind the ledger's entry ``after`` and not older than ``since_ns``, about a machine or (empty)
-    all; in order, at most ``limit``."""
+    """The tenant's events behind the ledger's entry ``after`` and not older than ``since_ns``, about a machine or
+    (empty) all; in order, at most ``limit``."""
 
     KIND: ClassVar = RestoreVerb.EVENTS
 
@@ -350,8 +350,8 @@ class EnvelopeItem(RestoreMessage):
 
 @dataclass(frozen=True, slots=True)
 class EventItem(RestoreMessage):
-    """An event: the sequence of its entry, its code, machine (if any), time and detail; when it was acknowledged (0: not
-    yet), and whether it opened a condition that holds."""
+    """An event: the sequence of its entry, its code, machine (if any), time and detail; when it was acknowledged (0:
+    not yet), and whether it opened a condition that holds."""
 
     KIND: ClassVar = RestoreReply.EVENT
 
@@ -367,17 +367,21 @@ class EventItem(RestoreMessage):
 
 @dataclass(frozen=True, slots=True)
 class ChannelItem(RestoreMessage):
-    """An address that hears of the tenant's events: ``mail`` or ``webhook``. ``failing_ns``: since when it does not take
-    them (0: it does), or in answer to a test, that it did not take that; and why. ``secret`` signs a webhook's POSTs."""
+    """An address that hears of the tenant's events (kind ``mail`` or ``webhook``), or of a machine's runs
+    (``heartbeat``); or how long a snooze lasts (``snooze``: the address is the time, ns, the machine empty for all).
+
+    ``failing_ns``: since when the address does not take them, or when it did not take a test (0: it does); and why.
+    ``secret`` signs a webhook's POSTs."""
 
     KIND: ClassVar = RestoreReply.CHANNEL
 
     request: int = key(0, unsigned(32))
     kind: str = key(1, text(16))
-    address: str = key(2, text(1024))
-    failing_ns: int = key(3, unsigned())
-    reason: str = key(4, text(512))
-    secret: bytes = key(5, octets_or_none(32))
+    machine: bytes = key(2, octets_or_none(32))
+    address: str = key(3, text(1024))
+    failing_ns: int = key(4, unsigned())
+    reason: str = key(5, text(512))
+    secret: bytes = key(6, octets_or_none(32))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Promises: what matters (a warning, something critical, or the end of what was told) is told at once, that is after a
 moment in which more of it may come; everything else waits for the daily digest. The more letters an hour had, the
-longer the next one gathers, up to an hour, so that a flood becomes summaries; a machine that caused letters waits
+longer the next one gathers, up to an hour, so that a flood becomes summaries; a machine that caused letters today waits
 longer than the others, so that it cannot hold back theirs for long. What a peer can cause again and again is told once
 a day. A snooze holds back what the watch says of machines, never what weakens the watch or smells of an attack; when it
 is over, what still goes on is told. What is acknowledged is not told again. An event always goes to the addresses of
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from mastodon.catalogue.interface import Condition, EventRow
 from mastodon.daemon.telling.channel import Channel, ChannelKind, ChannelState, Place, Subject
-from mastodon.daemon.telling.letter import Letter, LetterKind, Line, is_closing, kind_of, lines_of
+from mastodon.daemon.telling.letter import Letter, LetterKind, Line, is_closing, kind_of, known_code, lines_of
 from mastodon.sealed.addresses import mail_addresses, target
 from mastodon.sealed.events import CLOSES, OPENS, Audience, EventCode, Severity
 from mastodon.sealed.settings import MAIL, SNOOZE, SNOOZE_MOST_NS, WEBHOOK, Settings
@@ -24,7 +24,8 @@ HOUR_NS = 3600 * SECOND_NS
 DAY_NS = 24 * HOUR_NS
 GATHER_NS = {ChannelKind.MAIL: 60 * SECOND_NS, ChannelKind.WEBHOOK: 5 * SECOND_NS}
 OWN_WEIGHT = 3
-"""A letter that a machine caused makes its next one wait as so many letters do."""
+"""Each letter but the first that a machine caused today makes its next one wait as so many letters do."""
+CAUSED_MOST = 4096
 TOLD_MOST = 4096
 
 REPEATING = frozenset(
@@ -126,12 +127,11 @@ def alert(
     caused = (*_recent(state.caused, now_ns), *((machine, now_ns) for machine in sorted(causes)))
     lines, more = lines_of(tellable)
     letter = _letter(channel, LetterKind.ALERT, tellable[-1].sequence, now_ns, lines=lines, more=more)
+    sent = (*_recent_times(state.sent, now_ns), now_ns)
+    reached = max(state.position, reached)
     return Decision(
-        replace(
-            state, position=max(state.position, reached), letter=letter, sent=(*_recent_times(state.sent, now_ns), now_ns),
-            caused=caused, told=_bounded(told),
-        )
-    )  # fmt: skip
+        replace(state, position=reached, letter=letter, sent=sent, caused=caused, told=_bounded(told))
+    )
 
 
 def still(
@@ -218,7 +218,8 @@ def _note(event: EventRow, told: dict[Subject, int], now_ns: int) -> None:
 
 
 def _closed_by(event: EventRow) -> list[Subject]:
-    codes = CLOSES[EventCode(event.code)] if is_closing(event.code) else ()
+    code = known_code(event.code)
+    codes = CLOSES.get(code, frozenset()) if code is not None else frozenset()
     return [(int(code), event.tenant, event.machine) for code in codes]
 
 
@@ -234,7 +235,7 @@ def _due(event: EventRow, kind: ChannelKind, state: ChannelState, now_ns: int) -
     """When a letter may go out because of this event."""
     sent = _recent_times(state.sent, now_ns)
     own = sum(1 for machine, _ in _recent(state.caused, now_ns) if event.machine and machine == event.machine)
-    wait = min(HOUR_NS, GATHER_NS[kind] << min(20, max(len(sent), OWN_WEIGHT * own)))
+    wait = min(HOUR_NS, GATHER_NS[kind] << min(20, max(len(sent), OWN_WEIGHT * (own - 1))))
     # A clock that was put back must not make what happened "later" wait.
     since = event.time_ns if event.time_ns <= now_ns else 0
     return max(since, sent[-1] if sent else 0) + wait
@@ -244,8 +245,8 @@ def _recent_times(times: Sequence[int], now_ns: int) -> tuple[int, ...]:
     return tuple(when for when in times if 0 <= now_ns - when < HOUR_NS)
 
 
-def _recent(caused: Iterable[tuple[bytes, int]], now_ns: int) -> tuple[tuple[bytes, int], ...]:
-    return tuple((machine, when) for machine, when in caused if 0 <= now_ns - when < HOUR_NS)
+def _recent(caused: Sequence[tuple[bytes, int]], now_ns: int) -> tuple[tuple[bytes, int], ...]:
+    return tuple((machine, when) for machine, when in caused[-CAUSED_MOST:] if 0 <= now_ns - when < DAY_NS)
 
 
 def _bounded(told: dict[Subject, int]) -> dict[Subject, int]:

@@ -33,6 +33,8 @@ SERVER_EVERY_S = 300.0
 KEEP_EVERY_S = 60.0
 AT_ONCE = 16
 ATTEMPTS = 6
+APART_S = 60.0
+"""Starts and failures of one machine within this time are one: it connects as often as it likes."""
 FIRST_PAUSE_S = 10.0
 
 
@@ -80,6 +82,7 @@ class Heartbeats:
     _pulses: dict[bytes, _Pulse] = field(default_factory=dict)
     _told: dict[bytes, int] = field(default_factory=dict)
     """By machine, the ledger's entry of the last complete snapshot that its URL heard of."""
+    _last: dict[tuple[bytes, Beat], float] = field(default_factory=dict)
     _changed: bool = False
     _places: Places = field(default_factory=lambda: Places(AT_ONCE))
     _calls: list[LoopingCall] = field(default_factory=list)
@@ -113,9 +116,14 @@ class Heartbeats:
         Deferred.fromCoroutine(self._run(machine, beat)).addErrback(self._failed)
 
     async def _run(self, machine: bytes, beat: Beat) -> None:
+        if beat is not Beat.SUCCESS:
+            last = self._last.get((machine, beat), -APART_S)
+            if self.clock.seconds() - last < APART_S:
+                return
         settings = await self.settings()
         if not any(place[1] == machine for place, value in settings.values(HEARTBEAT) if value):
             return
+        self._last[machine, beat] = self.clock.seconds()
         for row in await self.rows(machine):
             self._beat(settings, row.tenant, machine, beat, row.complete_entry if beat is Beat.SUCCESS else 0)
 

@@ -62,19 +62,29 @@ class Letter:
     more: int = 0
 
 
+def known_code(code: int) -> EventCode | None:
+    """The code, None for a later release's."""
+    try:
+        return EventCode(code)
+    except ValueError:
+        return None
+
+
 def kind_of(code: int) -> EventKind:
     """What an event means; a later release's too."""
-    return EVENTS[EventCode(code)] if code in iter(EventCode) else UNKNOWN
+    known = known_code(code)
+    return UNKNOWN if known is None else EVENTS[known]
 
 
 def name_of(code: int) -> str:
     """The event's name in the list."""
-    return EventCode(code).name if code in iter(EventCode) else f"EVENT_{code}"
+    known = known_code(code)
+    return f"EVENT_{code}" if known is None else known.name
 
 
 def is_closing(code: int) -> bool:
     """Whether the event ends something that was told."""
-    return code in iter(EventCode) and EventCode(code) in CLOSES
+    return known_code(code) in CLOSES
 
 
 def lines_of(events: Iterable[EventRow]) -> tuple[tuple[Line, ...], int]:
@@ -103,9 +113,10 @@ def to_plain(letter: Letter) -> dict[str, Any]:
 
     def rows(lines: Iterable[Line]) -> list[list[Any]]:
         return [
-            [one.code, one.tenant.hex(), one.machine.hex(), one.count, one.first_ns, one.last_ns, one.sequence, one.detail]
+            [one.code, one.tenant.hex(), one.machine.hex(), one.count, one.first_ns, one.last_ns, one.sequence,
+             one.detail]
             for one in lines
-        ]
+        ]  # fmt: skip
 
     return {
         "id": letter.id, "kind": letter.kind.value, "time_ns": letter.time_ns, "lines": rows(letter.lines),

@@ -231,4 +231,4 @@ def _plainly(failure: Failure) -> Failure:
         return failure
     if failure.check(TimeoutError, CancelledError) is not None:
         return Failure(NotTaken(f"the relay did not take the mail within {WHOLE_S:.0f} s", True))
-    return Failure(NotTaken(f"the relay cannot be reached: {str(failure.value) or failure.type.__name__}"[:300], True))
+    return Failure(NotTaken(f"the relay cannot be reached: {failure.value}"[:300], True))

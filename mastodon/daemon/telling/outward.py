@@ -21,8 +21,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mastodon import __version__
-from mastodon.sealed.addresses import Target, is_public
 from mastodon.daemon.telling.errors import NotTaken
+from mastodon.sealed.addresses import Target, is_public
 
 ANSWER_LIMIT = 16 * 1024
 CONNECT_S = 10.0
@@ -51,7 +51,7 @@ class Answer:
             status = int(match[1])
             if status >= 200:
                 return status
-            head, end, rest = self._data.partition(b"\r\n\r\n")
+            _, end, rest = self._data.partition(b"\r\n\r\n")
             if not end:
                 break
             self._data = rest
@@ -116,8 +116,9 @@ class Outward:
             kind = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
             endpoint = wrapClientTLS(tls, kind(self._reactor, address, target.port, CONNECT_S))
             exchange = _Exchange(request)
+            factory = _Given(exchange)
             try:
-                await endpoint.connect(Factory.forProtocol(lambda exchange=exchange: exchange))
+                await endpoint.connect(factory)
             except ConnectError:
                 if number == len(addresses):
                     raise
@@ -169,6 +170,19 @@ class _Exchange(Protocol):
             self.transport.abortConnection()  # type: ignore[attr-defined]
 
 
+class _Given(Factory):
+    """Makes the one protocol that it was given."""
+
+    noisy = False
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+
+    def buildProtocol(self, addr: Any) -> Protocol:
+        """That one."""
+        return self._protocol
+
+
 @implementer(IResolutionReceiver)
 class _Found:
     """Collects what a host resolves to."""
@@ -208,12 +222,13 @@ def _plainly(failure: Failure, host: str) -> Failure:
     elif failure.check(ConnectionDone, ConnectionLost) is not None:
         text = "the connection was closed without an answer"
     else:
-        text = str(failure.value) or failure.type.__name__
+        text = str(failure.value) or "the request failed"
     return Failure(NotTaken(text[:300]))
 
 
-def tls_reason(error: BaseException) -> str:
+def tls_reason(error: BaseException | None) -> str:
     """What OpenSSL says, without its nested lists."""
-    parts = [part for entry in error.args for part in (entry if isinstance(entry, list | tuple) else [entry])]
+    given = getattr(error, "args", ())
+    parts = [part for entry in given for part in (entry if isinstance(entry, list | tuple) else [entry])]
     words = [part[-1] if isinstance(part, tuple) else part for part in parts]
-    return "; ".join(str(word) for word in words if word) or type(error).__name__
+    return "; ".join(str(word) for word in words if word) or "no reason given"

@@ -209,13 +209,13 @@ class Teller:
                 work.look = True
         self._rules = rules
         for channel in wanted:
-            work = self._work.get(channel)
-            if work is None:
+            known = self._work.get(channel)
+            if known is None:
                 fresh = ChannelState(position, position, self.now_ns(), quiet=rules.snoozed_for(channel))
                 self._work[channel] = _Work(fresh)
                 await self._keep(channel, fresh)
-            elif work.state.until:
-                work.state = replace(work.state, until=0)
+            elif known.state.until:
+                known.state = replace(known.state, until=0)
         for channel in self._work.keys() - wanted:
             await self._leave(channel, self._work[channel])
 
@@ -265,15 +265,19 @@ class Teller:
         Deferred.fromCoroutine(self._tell(channel, work)).addBoth(over)
 
     async def _tell(self, channel: Channel, work: _Work) -> None:
-        if work.state.letter is None:
-            await self._decide(channel, work)
-            if work.state.letter is not None:
+        letter = work.state.letter
+        if letter is None:
+            letter = await self._decide(channel, work)
+            if letter is not None:
                 await self._keep(channel, work.state)
-        if work.state.letter is None:
+        if letter is None:
             if work.state.until and work.state.position >= work.state.until:
                 await self._forget(channel)
             return
-        reason = await self._carry(channel, work.state.letter, work)
+        was_relay = work.relay
+        reason = await self._carry(channel, letter, work)
+        if was_relay and not work.relay:
+            work.state = replace(work.state, failing_ns=0, failing_told=False)  # a trouble of its own begins
         if not reason:
             work.state, work.attempts, work.reason, work.relay = work.state.taken(), 0, "", False
             work.look = True
@@ -284,7 +288,8 @@ class Teller:
         work.next_try = self.clock.seconds() + pause * (0.5 + self.random() / 2)
         await self._note_failure(channel, work, reason)
 
-    async def _decide(self, channel: Channel, work: _Work) -> None:
+    async def _decide(self, channel: Channel, work: _Work) -> Letter | None:
+        """Whether there is something to tell now; the position goes on."""
         rules = self._rules
         assert rules is not None
         work.look = False
@@ -301,6 +306,7 @@ class Teller:
         if decision.state.letter is None and not state.until:
             decision = await self._decide_rest(channel, rules, decision)
         work.state, work.due_ns = decision.state, decision.due_ns
+        return work.state.letter
 
     async def _decide_rest(self, channel: Channel, rules: Rules, decision: compose.Decision) -> compose.Decision:
         """When there is no alert: what a snooze held back, then the digest."""
@@ -339,12 +345,13 @@ class Teller:
         """Fires with why it was not taken; empty when it was."""
 
         def refused(failure: Failure) -> str:
-            if failure.check(NotTaken) is None:
+            error = failure.value
+            if not isinstance(error, NotTaken):
                 self.log.failure("telling: internal error", failure)
                 return "the server failed: its log says why"
             if work is not None:
-                work.relay = failure.value.relay
-            return str(failure.value)
+                work.relay = error.relay
+            return str(error)
 
         sent = self._places.run(channel.tenant, lambda: self.carriers[channel.kind](channel, letter))
         return sent.addCallbacks(lambda _: "", refused)
