@@ -1,4 +1,4 @@
-"""A ledger of events for telling, kept in lists, a clock that the test turns, and carriers that note what they bring."""
+"""A ledger of events for telling, in lists; a clock that the test turns; carriers that note what they bring."""
 
 import shutil
 from bisect import bisect
@@ -123,8 +123,8 @@ class TellingCase(SynchronousTestCase):
             return maybeDeferred(function, *arguments)
 
         self.teller = Teller(
-            self.ledger, ChannelFiles(self.state, disk or Hasty()), dict.fromkeys(ChannelKind, carry), operator, 6, self.clock,
-            self.ledger.now_ns, lambda: 0.5, in_thread,
+            self.ledger, ChannelFiles(self.state, disk or Hasty()), dict.fromkeys(ChannelKind, carry), operator, 6,
+            self.clock, self.ledger.now_ns, lambda: 0.5, in_thread,
         )  # fmt: skip
         self.successResultOf(Deferred.fromCoroutine(self.teller.start()))
 

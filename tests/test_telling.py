@@ -1,5 +1,6 @@
 """Who is told what and when, over days of an injected clock; and that nothing is lost."""
 
+import itertools
 from typing import Any
 
 from mastodon.daemon.telling.channel import Channel, ChannelFiles, ChannelKind
@@ -60,7 +61,7 @@ class RoutingTests(TellingCase):
     def test_an_event_of_a_later_release(self) -> None:
         """It is told all the same."""
         self.ledger.add(999)  # type: ignore[arg-type]
-        self.ledger.conditions = lambda tenant: self.fail("not asked")  # type: ignore[method-assign,assignment]
+        self.ledger.conditions = lambda tenant: self.fail("not asked")  # type: ignore[method-assign]
         self.turn(120)
         self.assertEqual(self.names(ALICES), [["EVENT_999"]])
 
@@ -110,7 +111,7 @@ class GatheringTests(TellingCase):
         alerts = [one for one in self.letters(ALICES) if one.kind is LetterKind.ALERT]
         self.assertEqual(len(alerts), 1)
         self.turn(86_400)
-        digest = [one for one in self.letters(ALICES) if one.kind is LetterKind.DIGEST][0]
+        digest = next(one for one in self.letters(ALICES) if one.kind is LetterKind.DIGEST)
         self.assertEqual(digest.lines[0].count, 30)
         self.ledger.add(EventCode.PACK_REFUSED)
         self.turn(600)
@@ -217,7 +218,7 @@ class AddressTests(TellingCase):
     """Addresses change."""
 
     def test_promise_p8_the_previous_address_is_told(self) -> None:
-        """Of the change, and of what was on its way; then it hears no more. The new one hears what comes from then on."""
+        """Of the change, and of what was on its way; then it hears no more. The new one hears what comes after."""
         self.ledger.add(EventCode.LATE)
         self.ledger.set(MAIL, "mallory@example.org")
         self.turn(600)
@@ -319,7 +320,7 @@ class FailureTests(TellingCase):
             count = len(self.attempts)
             self.clock.advance(5)
             times += [self.clock.seconds()] * (len(self.attempts) - count)
-        pauses = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        pauses = [later - earlier for earlier, later in itertools.pairwise(times)]
         self.assertEqual(pauses[:5], [25, 45, 90, 180, 360])
         self.assertLessEqual(max(pauses), 3600)
 
@@ -388,7 +389,7 @@ class FailureTests(TellingCase):
 
     def test_an_error_of_our_own(self) -> None:
         """What cannot be looked up now is decided later."""
-        events, self.ledger.events = self.ledger.events, self._refuse  # type: ignore[method-assign]
+        events, self.ledger.events = self.ledger.events, self._refuse  # type: ignore[method-assign,assignment]
         self.ledger.add(EventCode.LATE)
         self.turn(60)
         self.ledger.events = events  # type: ignore[method-assign]

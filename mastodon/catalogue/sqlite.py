@@ -14,7 +14,14 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from mastodon.catalogue import sqlite_acknowledged, sqlite_entries, sqlite_events, sqlite_packs, sqlite_queries
+from mastodon.catalogue import (
+    sqlite_acknowledged,
+    sqlite_entries,
+    sqlite_events,
+    sqlite_packs,
+    sqlite_queries,
+    sqlite_status,
+)
 from mastodon.catalogue.interface import (
     Account,
     BlobPlace,
@@ -26,6 +33,7 @@ from mastodon.catalogue.interface import (
     Condition,
     DayOfPacks,
     EventRow,
+    Holding,
     ListedEvent,
     ListedPair,
     MachineRow,
@@ -33,6 +41,7 @@ from mastodon.catalogue.interface import (
     SettingRow,
     StoredPack,
     Tenant,
+    TenantHolding,
     Totals,
     WatchRow,
 )
@@ -200,6 +209,12 @@ class SqliteCatalogue:
 
     def setting_rows(self, names: Collection[str], at: int | None = None) -> Deferred[list[SettingRow]]:
         return self._read(WATCH, sqlite_events.setting_rows, names, at)
+
+    def holdings(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[dict[bytes, Holding]]:
+        return self._read(WATCH, sqlite_status.holdings, tenant, machine)
+
+    def tenant_holdings(self, tenant: bytes | None = None) -> Deferred[list[TenantHolding]]:
+        return self._read(WATCH, sqlite_status.tenant_holdings, tenant)
 
     # Asked at start and by `check`
 

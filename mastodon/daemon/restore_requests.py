@@ -1,6 +1,6 @@
 """What the restore port answers: one coroutine for each type of request, all in one table.
 
-Whoever may not ask was refused before (``restore_messages.ALLOWED``). A coroutine gets the asker's certificate and
+Whoever may not ask was refused before (``restore_verbs.ALLOWED``). A coroutine gets the asker's certificate and
 looks at nothing outside its tenant (P6); what it may tell the asker when it fails is a Refused.
 """
 
@@ -10,27 +10,21 @@ from typing import Any
 
 from mastodon.catalogue.interface import Certificate
 from mastodon.daemon.answers import BlobAnswer
+from mastodon.daemon.status import Status, scope
 from mastodon.daemon.store import Store
 from mastodon.sealed.schema import clean_text
 from mastodon.wire.messages import Message
 from mastodon.wire.restore_client import split_ids
 from mastodon.wire.restore_messages import (
-    CHANNELS_LIMIT,
-    EVENTS_LIMIT,
     PAIRS_LIMIT,
     SNAPSHOTS_LIMIT,
-    AcknowledgeRequest,
     BookItem,
     BookRequest,
-    ChannelItem,
     EnvelopeItem,
     EnvelopesRequest,
-    EventItem,
-    EventsRequest,
     FetchRequest,
     MachineItem,
     MachinesRequest,
-    NotifyRequest,
     PairItem,
     PairsRequest,
     RunItem,
@@ -41,13 +35,24 @@ from mastodon.wire.restore_messages import (
     WhoItem,
     WhoRequest,
 )
+from mastodon.wire.status_messages import StatusRequest
+from mastodon.wire.telling_messages import (
+    CHANNELS_LIMIT,
+    EVENTS_LIMIT,
+    AcknowledgeRequest,
+    ChannelItem,
+    EventItem,
+    EventsRequest,
+    NotifyRequest,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What answers are made from: the store, the pins of the server's keys, where agents connect (host:port)."""
+    """What answers are made from. ``servers`` are pins of the server's keys, ``append_hosts`` where agents connect."""
 
     store: Store
+    status: Status
     servers: tuple[bytes, ...]
     append_hosts: Callable[[], tuple[str, ...]]
 
@@ -132,6 +137,11 @@ async def _test_notify(desk: Desk, asker: Certificate, request: NotifyRequest) -
     ]
 
 
+async def _status(desk: Desk, asker: Certificate, request: StatusRequest) -> Sequence[Message]:
+    server, machines = await desk.status.read(scope(asker), request.machine, request.request)
+    return [server, *machines]
+
+
 LISTS: dict[type[Message], Callable[[Desk, Certificate, Any], Awaitable[Sequence[Message]]]] = {
     WhoRequest: _who,
     MachinesRequest: _machines,
@@ -144,5 +154,6 @@ LISTS: dict[type[Message], Callable[[Desk, Certificate, Any], Awaitable[Sequence
     EventsRequest: _events,
     AcknowledgeRequest: _acknowledge,
     NotifyRequest: _test_notify,
+    StatusRequest: _status,
 }
 """Every request but FETCH, with what makes its items; they are in memory whole before the first one is sent."""

@@ -260,7 +260,7 @@ class Store:
         """The tenant's machines."""
 
         def seen(rows: list[MachineRow]) -> list[MachineRow]:
-            return [replace(row, seen_ns=max(row.seen_ns, self._seen.get(row.machine, 0))) for row in rows]
+            return [replace(row, seen_ns=max(row.seen_ns, self.seen_ns(row.machine))) for row in rows]
 
         return self._do(self._ready().catalogue.machines(tenant)).addCallback(seen)
 
@@ -320,6 +320,20 @@ class Store:
         if self.telling is None:
             raise NotAllowed("only a running daemon tells: start it, then try again")
         return self._do(self.telling.told(tenant, test))
+
+    # Whoever reports how all is
+
+    def ask(self, question: "Callable[[Catalogue], Coroutine[Deferred[Any], Any, T]]") -> "Deferred[T]":
+        """What comes of a question to the catalogue."""
+        return self._do(question(self._ready().catalogue))
+
+    def seen_ns(self, machine: bytes) -> int:
+        """When the machine's newest session began since the daemon runs; 0 for none."""
+        return self._seen.get(machine, 0)
+
+    def look_at_spools(self, look: Callable[[Spool], T]) -> "Deferred[list[T]]":
+        """What ``look`` finds out of each configured spool, in a thread."""
+        return self._in_thread(lambda: [look(spool) for spool in self._spools.all])
 
     # The operator
 

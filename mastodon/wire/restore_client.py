@@ -18,16 +18,12 @@ from mastodon.wire.errors import BadMessage, OutOfTurn, RemoteError
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
 from mastodon.wire.messages import Error, Keepalive, Message
 from mastodon.wire.restore_messages import (
-    CHANNELS_LIMIT,
     DATA_HEAD,
     ENVELOPES_LIMIT,
-    EVENTS_LIMIT,
     PAIRS_LIMIT,
     BookItem,
-    ChannelItem,
     Done,
     EnvelopeItem,
-    EventItem,
     FetchRequest,
     MachineItem,
     PairItem,
@@ -38,6 +34,8 @@ from mastodon.wire.restore_messages import (
     WhoItem,
     decode_reply,
 )
+from mastodon.wire.status_messages import ServerStatusItem, StatusItem
+from mastodon.wire.telling_messages import CHANNELS_LIMIT, EVENTS_LIMIT, ChannelItem, EventItem
 
 SEALINGS_LIMIT = 64
 """Sealings of one id in one answer: an honest machine has one, or two after damage."""
@@ -50,21 +48,22 @@ FEWER_ITEMS: dict[int, int] = {
 }
 LAST_NUMBER = (1 << 32) - 1
 
-ANSWERS: dict[int, type[Message] | None] = {
-    RestoreVerb.WHO: WhoItem,
-    RestoreVerb.MACHINES: MachineItem,
-    RestoreVerb.SNAPSHOTS: SnapshotItem,
-    RestoreVerb.PAIRS: PairItem,
-    RestoreVerb.RUNS: RunItem,
-    RestoreVerb.FETCH: None,
-    RestoreVerb.BOOK: BookItem,
-    RestoreVerb.STATE: None,
-    RestoreVerb.ENVELOPES: EnvelopeItem,
-    RestoreVerb.EVENTS: EventItem,
-    RestoreVerb.ACKNOWLEDGE: None,
-    RestoreVerb.TEST_NOTIFY: ChannelItem,
+ANSWERS: dict[int, tuple[type[Message], ...]] = {
+    RestoreVerb.WHO: (WhoItem,),
+    RestoreVerb.MACHINES: (MachineItem,),
+    RestoreVerb.SNAPSHOTS: (SnapshotItem,),
+    RestoreVerb.PAIRS: (PairItem,),
+    RestoreVerb.RUNS: (RunItem,),
+    RestoreVerb.FETCH: (),
+    RestoreVerb.BOOK: (BookItem,),
+    RestoreVerb.STATE: (),
+    RestoreVerb.ENVELOPES: (EnvelopeItem,),
+    RestoreVerb.EVENTS: (EventItem,),
+    RestoreVerb.ACKNOWLEDGE: (),
+    RestoreVerb.STATUS: (ServerStatusItem, StatusItem),
+    RestoreVerb.TEST_NOTIFY: (ChannelItem,),
 }
-"""The one kind of item that may answer each verb, beside the raw data of FETCH."""
+"""The kinds of items that may answer each verb, beside the raw data of FETCH."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +174,7 @@ class RestoreClient:
             self._events.append(RequestFailed(number, message.to_exception()))
         elif isinstance(message, Done):
             self._end(number, under_way, message)
-        elif type(message) is not ANSWERS[under_way.verb]:
+        elif type(message) not in ANSWERS[under_way.verb]:
             raise OutOfTurn(f"a {type(message).__name__} in answer to {RestoreVerb(under_way.verb).name}")
         else:
             under_way.items += 1

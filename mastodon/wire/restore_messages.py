@@ -6,12 +6,11 @@ number of the client's choosing, which every frame of the answer repeats: items 
 
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import ClassVar
 
 from mastodon.sealed.book import BOOK_LIMIT
 from mastodon.sealed.enrolment import Role
-from mastodon.sealed.ledger_entries import ACKNOWLEDGED_MOST, MachineState
+from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.pair import ENVELOPE_LIMIT, PAIR_ID_LENGTH, PairRecord
 from mastodon.sealed.run import RunRecord
 from mastodon.sealed.schema import array, choice, key, octets, octets_or_none, text, unsigned
@@ -20,73 +19,17 @@ from mastodon.sealed.statement import Statement
 from mastodon.wire.errors import BadMessage, UnknownVerb
 from mastodon.wire.frame import LENGTH, RESTORE_FRAME_LIMIT, encode_frame
 from mastodon.wire.messages import Error, Keepalive, Message, packed_ids
+from mastodon.wire.restore_verbs import RestoreMessage, RestoreReply, RestoreVerb
+from mastodon.wire.status_messages import ServerStatusItem, StatusItem, StatusRequest
+from mastodon.wire.telling_messages import AcknowledgeRequest, ChannelItem, EventItem, EventsRequest, NotifyRequest
 
 FETCH_LIMIT = 8192
 SNAPSHOTS_LIMIT = 1000
 PAIRS_LIMIT = 256
-EVENTS_LIMIT = 1000
-CHANNELS_LIMIT = 1000
 ENVELOPES_LIMIT = 16
 """Of one pair: the machine's own, and the newest 15 of the admin's."""
 DATA_LIMIT = 512 * 1024
 DATA_HEAD = struct.Struct(">I")
-
-
-class RestoreVerb(IntEnum):
-    """Requests. 12 and 14-31 are reserved for status, keeps and mail."""
-
-    WHO = 1
-    MACHINES = 2
-    SNAPSHOTS = 3
-    PAIRS = 4
-    RUNS = 5
-    FETCH = 6
-    BOOK = 7
-    STATE = 8
-    ENVELOPES = 9
-    EVENTS = 10
-    ACKNOWLEDGE = 11
-    TEST_NOTIFY = 13
-
-
-ALLOWED: dict[RestoreVerb, frozenset[Role]] = {
-    RestoreVerb.WHO: frozenset({Role.ADMIN, Role.TICKET, Role.MONITOR}),
-    RestoreVerb.MACHINES: frozenset({Role.ADMIN}),
-    RestoreVerb.SNAPSHOTS: frozenset({Role.ADMIN, Role.TICKET}),
-    RestoreVerb.PAIRS: frozenset({Role.ADMIN}),
-    RestoreVerb.RUNS: frozenset({Role.ADMIN, Role.TICKET}),
-    RestoreVerb.FETCH: frozenset({Role.ADMIN, Role.TICKET}),
-    RestoreVerb.BOOK: frozenset({Role.ADMIN}),
-    RestoreVerb.STATE: frozenset({Role.ADMIN}),
-    RestoreVerb.ENVELOPES: frozenset({Role.ADMIN}),
-    RestoreVerb.EVENTS: frozenset({Role.ADMIN}),
-    RestoreVerb.ACKNOWLEDGE: frozenset({Role.ADMIN}),
-    RestoreVerb.TEST_NOTIFY: frozenset({Role.ADMIN}),
-}
-"""The whole table of verbs and roles. Machines are looked up inside the certificate's tenant, for a ticket inside its
-machine and root; what lies outside is NOT_FOUND, as if it did not exist."""
-
-
-class RestoreReply(IntEnum):
-    """Frame types that the server sends on the restore port, beside ERROR and KEEPALIVE."""
-
-    WHO = 160
-    MACHINE = 161
-    SNAPSHOT = 162
-    PAIR = 163
-    RUN = 164
-    DATA = 165
-    BOOK = 166
-    ENVELOPE = 167
-    EVENT = 168
-    CHANNEL = 171
-    DONE = 190
-
-
-class RestoreMessage(Message):
-    """Base of messages on the restore port."""
-
-    __slots__ = ()
 
 
 # From the client
@@ -190,40 +133,6 @@ class EnvelopesRequest(RestoreMessage):
     request: int = key(0, unsigned(32))
     machine: bytes = key(1, octets(32))
     pair: bytes = key(2, octets(PAIR_ID_LENGTH))
-
-
-@dataclass(frozen=True, slots=True)
-class EventsRequest(RestoreMessage):
-    """The tenant's events behind the ledger's entry ``after`` and not older than ``since_ns``, about a machine or
-    (empty) all; in order, at most ``limit``."""
-
-    KIND: ClassVar = RestoreVerb.EVENTS
-
-    request: int = key(0, unsigned(32))
-    machine: bytes = key(1, octets_or_none(32))
-    after: int = key(2, unsigned())
-    since_ns: int = key(3, unsigned())
-    limit: int = key(4, unsigned(16))
-
-
-@dataclass(frozen=True, slots=True)
-class AcknowledgeRequest(RestoreMessage):
-    """The admin knows of these events, by the sequences of their entries."""
-
-    KIND: ClassVar = RestoreVerb.ACKNOWLEDGE
-
-    request: int = key(0, unsigned(32))
-    events: tuple[int, ...] = key(1, array(unsigned(), ACKNOWLEDGED_MOST, 1))
-
-
-@dataclass(frozen=True, slots=True)
-class NotifyRequest(RestoreMessage):
-    """How the tenant's alerts are told; with ``test`` a test is sent to each address first."""
-
-    KIND: ClassVar = RestoreVerb.TEST_NOTIFY
-
-    request: int = key(0, unsigned(32))
-    test: int = key(1, unsigned(1))
 
 
 # From the server
@@ -349,42 +258,6 @@ class EnvelopeItem(RestoreMessage):
 
 
 @dataclass(frozen=True, slots=True)
-class EventItem(RestoreMessage):
-    """An event: the sequence of its entry, its code, machine (if any), time and detail; when it was acknowledged (0:
-    not yet), and whether it opened a condition that holds."""
-
-    KIND: ClassVar = RestoreReply.EVENT
-
-    request: int = key(0, unsigned(32))
-    sequence: int = key(1, unsigned())
-    code: int = key(2, unsigned(16))
-    machine: bytes = key(3, octets_or_none(32))
-    time_ns: int = key(4, unsigned())
-    detail: str = key(5, text(1024))
-    acknowledged_ns: int = key(6, unsigned())
-    open: int = key(7, unsigned(1))
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelItem(RestoreMessage):
-    """An address that hears of the tenant's events (kind ``mail`` or ``webhook``), or of a machine's runs
-    (``heartbeat``); or how long a snooze lasts (``snooze``: the address is the time, ns, the machine empty for all).
-
-    ``failing_ns``: since when the address does not take them, or when it did not take a test (0: it does); and why.
-    ``secret`` signs a webhook's POSTs."""
-
-    KIND: ClassVar = RestoreReply.CHANNEL
-
-    request: int = key(0, unsigned(32))
-    kind: str = key(1, text(16))
-    machine: bytes = key(2, octets_or_none(32))
-    address: str = key(3, text(1024))
-    failing_ns: int = key(4, unsigned())
-    reason: str = key(5, text(512))
-    secret: bytes = key(6, octets_or_none(32))
-
-
-@dataclass(frozen=True, slots=True)
 class Done(RestoreMessage):
     """The answer is whole; ``missing`` are ids asked for that are not here (32 bytes each)."""
 
@@ -399,15 +272,15 @@ REQUESTS: dict[int, type[Message]] = {
     one.KIND: one
     for one in (
         WhoRequest, MachinesRequest, SnapshotsRequest, PairsRequest, RunsRequest, FetchRequest, BookRequest,
-        StateRequest, EnvelopesRequest, EventsRequest, AcknowledgeRequest, NotifyRequest,
+        StateRequest, EnvelopesRequest, StatusRequest, EventsRequest, AcknowledgeRequest, NotifyRequest,
     )
 }  # fmt: skip
 
 REPLIES: dict[int, type[Message]] = {
     one.KIND: one
     for one in (
-        WhoItem, MachineItem, SnapshotItem, PairItem, RunItem, DataItem, BookItem, EnvelopeItem, EventItem, ChannelItem,
-        Done, Error, Keepalive,
+        WhoItem, MachineItem, SnapshotItem, PairItem, RunItem, DataItem, BookItem, EnvelopeItem, StatusItem,
+        ServerStatusItem, EventItem, ChannelItem, Done, Error, Keepalive,
     )
 }  # fmt: skip
 
