@@ -15,7 +15,7 @@ from mastodon.host.socket_tls import connect
 from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon.wire.append_client import Introduction
 from mastodon.wire.errors import ErrorCode
-from mastodon.wire.messages import Finish, Goodbye, Hello, NewSnapshot, Offer, PackEnd, make_error
+from mastodon.wire.messages import Finish, Goodbye, Greeting, Hello, NewSnapshot, Offer, PackEnd, make_error
 from mastodon_agent.connection import Connection, Patience
 from mastodon_agent.pace import Throttle
 from mastodon_agent.refusals import NoConnection, ServerRefused
@@ -213,12 +213,16 @@ class RefusedTests(WireCase):
         self.server.faults.greeting = b"HTTP/1.1 400 Bad Request\r\n\r\n"
         self.fails(ServerRefused, "protocol")
 
-    def test_another_version(self):
-        """A server of another version is named."""
-        from mastodon.wire.messages import Greeting
+    def test_older_server(self):
+        """A server that is too old is named."""
+        self.server.faults.greeting = Greeting(b"n" * 32, 0, 0, 0).encode()
+        self.fails(ServerRefused, "the server is to be updated")
 
-        self.server.faults.greeting = Greeting(b"n" * 32, 2, 3, 0).encode()
-        self.fails(ServerRefused, "versions 2 to 3")
+    def test_newer_server(self):
+        """A server that takes such agents no more says what to do."""
+        refusal = make_error(ErrorCode.VERSION, "update the agent on this machine")
+        self.server.faults.greeting = Greeting(b"n" * 32, 2, 3, 0).encode() + refusal.encode()
+        self.fails(ServerRefused, "update the agent")
 
     def test_messages_out_of_turn(self):
         """GOODBYE for a greeting is no protocol."""

@@ -5,13 +5,14 @@ about trust; it answers quickly. All methods return Deferreds. Writes happen in 
 for; a read marked *behind writes* sees every write asked for before it, other reads see what is committed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
 from mastodon.sealed.blob import BlobKind
+from mastodon.sealed.events import EventCode
 from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.ledger_entries import MachineState, Role
 from mastodon.sealed.pack import Pack
@@ -149,6 +150,58 @@ class BlobPlace:
 
 
 @dataclass(frozen=True, slots=True)
+class EventRow:
+    """An event of the ledger. ``tenant`` is its machine's where it names none; ``code`` may be a later release's."""
+
+    sequence: int
+    code: int
+    tenant: bytes
+    machine: bytes
+    detail: str
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What an event opened and none has closed since; ``sequence``, ``time_ns`` and ``detail`` are that event's."""
+
+    code: EventCode
+    tenant: bytes
+    machine: bytes
+    subject: str
+    sequence: int
+    time_ns: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class WatchRow:
+    """A machine as the watch sees it; times are the server's, 0 for never. ``complete_entry`` is the ledger's entry of
+    its newest complete snapshot, ``partial_since_ns`` the time of the first partial one behind that."""
+
+    machine: bytes
+    tenant: bytes
+    state: MachineState
+    added_ns: int
+    seen_ns: int
+    newest_ns: int
+    newest_status: SnapshotStatus | None
+    complete_ns: int
+    complete_entry: int
+    partial_since_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """The value that a setting has at one place; tenant and machine are empty for all of them."""
+
+    name: str
+    tenant: bytes
+    machine: bytes
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """How much a catalogue knows; for the operator."""
 
@@ -252,6 +305,27 @@ class Catalogue(Protocol):
 
     def book(self, tenant: bytes) -> Deferred[tuple[int, bytes, bytes]]:
         """Version, record hash and bytes of the newest book; (0, b"", b"") before the first."""
+
+    # Asked by whoever watches and tells
+
+    def events(
+        self, after: int, limit: int, tenant: bytes | None = None, codes: Collection[int] | None = None
+    ) -> Deferred[list[EventRow]]:
+        """Events behind a sequence of the ledger, the oldest first: a tenant's, or (None) all; of these codes only."""
+
+    def newest_event(
+        self, code: EventCode, tenant: bytes = b"", machine: bytes = b""
+    ) -> Deferred[EventRow | None]:
+        """The newest event of a code about a machine, or (b"") about a tenant and none of its machines."""
+
+    def conditions(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[list[Condition]]:
+        """What is open: of a tenant, or (None) of all; of a machine, or (None) of all."""
+
+    def watch_rows(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[list[WatchRow]]:
+        """The machines as the watch sees them, in the order of enrolment: a tenant's, or one; None: all."""
+
+    def setting_rows(self, names: Collection[str], at: int | None = None) -> Deferred[list[SettingRow]]:
+        """All values of these settings, at whatever place: the newest, or those that held at a ledger's sequence."""
 
     # Asked at start and by `check`
 

@@ -7,14 +7,14 @@ catalogue is at worst a little older than they are; it catches up at start.
 import contextlib
 import re
 import sqlite3
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from mastodon.catalogue import sqlite_entries, sqlite_packs, sqlite_queries
+from mastodon.catalogue import sqlite_entries, sqlite_events, sqlite_packs, sqlite_queries
 from mastodon.catalogue.interface import (
     Account,
     BlobPlace,
@@ -23,15 +23,20 @@ from mastodon.catalogue.interface import (
     CatalogueError,
     Certificate,
     Committed,
+    Condition,
     DayOfPacks,
+    EventRow,
     ListedPair,
     MachineRow,
     PairRow,
+    SettingRow,
     StoredPack,
     Tenant,
     Totals,
+    WatchRow,
 )
 from mastodon.catalogue.lane import Lane, Mainland
+from mastodon.sealed.events import EventCode
 from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.pack import Pack
 
@@ -48,6 +53,7 @@ SCHEMA_FILE = re.compile(r"\d{4}\.sql")
 LEDGER = "ledger"
 RESTORE = "restore"
 STRANGERS = "strangers"
+WATCH = "watch"
 OTHERS = "others"
 
 
@@ -159,6 +165,27 @@ class SqliteCatalogue:
 
     def book(self, tenant: bytes) -> Deferred[tuple[int, bytes, bytes]]:
         return self._read(OTHERS, sqlite_queries.book, tenant)
+
+    # Asked by whoever watches and tells
+
+    def events(
+        self, after: int, limit: int, tenant: bytes | None = None, codes: Collection[int] | None = None
+    ) -> Deferred[list[EventRow]]:
+        return self._read(WATCH, sqlite_events.events, after, limit, tenant, codes)
+
+    def newest_event(
+        self, code: EventCode, tenant: bytes = b"", machine: bytes = b""
+    ) -> Deferred[EventRow | None]:
+        return self._read(WATCH, sqlite_events.newest_event, code, tenant, machine)
+
+    def conditions(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[list[Condition]]:
+        return self._read(WATCH, sqlite_events.conditions, tenant, machine)
+
+    def watch_rows(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[list[WatchRow]]:
+        return self._read(WATCH, sqlite_events.watch_rows, tenant, machine)
+
+    def setting_rows(self, names: Collection[str], at: int | None = None) -> Deferred[list[SettingRow]]:
+        return self._read(WATCH, sqlite_events.setting_rows, names, at)
 
     # Asked at start and by `check`
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from mastodon.catalogue.interface import (
     Account,
+    CatalogueDamaged,
     Certificate,
     Committed,
     ListedPair,
@@ -32,12 +33,15 @@ def account(db: sqlite3.Connection, machine: bytes) -> Account | None:
     *facts, pair = row
     record, blobs = b"", 0
     if pair is not None:
-        record, blobs = db.execute(
+        found = db.execute(
             "SELECT envelopes.record, pairs.blobs FROM pairs JOIN envelopes "
             "ON envelopes.machine = pairs.machine AND envelopes.pair = pairs.pair AND envelopes.reenvelope = 0 "
             "WHERE pairs.number = ? ORDER BY envelopes.sequence DESC LIMIT 1",
             (pair,),
         ).fetchone()
+        if found is None:
+            raise CatalogueDamaged("machines: the newest pair of one has no record")
+        record, blobs = found
     id, public_key, tenant, state, sequence, head = facts
     return Account(id, public_key, tenant, MachineState(state), sequence, head, record, blobs)
 
@@ -156,8 +160,12 @@ def book(db: sqlite3.Connection, tenant: bytes) -> tuple[int, bytes, bytes]:
 
 
 def settings(db: sqlite3.Connection, name: str, tenant: bytes) -> list[tuple[bytes, str]]:
-    """The values of a setting, by machine."""
-    return db.execute("SELECT machine, value FROM settings WHERE name = ? AND tenant = ?", (name, tenant)).fetchall()
+    """The newest values of a setting, by machine."""
+    return db.execute(
+        "SELECT machine, value FROM settings WHERE name = ?1 AND tenant = ?2 AND sequence = (SELECT max(sequence) "
+        "FROM settings AS newer WHERE newer.name = ?1 AND newer.tenant = ?2 AND newer.machine = settings.machine)",
+        (name, tenant),
+    ).fetchall()
 
 
 def totals(db: sqlite3.Connection) -> Totals:

@@ -45,6 +45,7 @@ from mastodon.daemon.opening import (
     open_spools,
 )
 from mastodon.daemon.pack_receiver import PackReceiver
+from mastodon.daemon.policies import Changes
 from mastodon.daemon.rates import RATE, RateSettings, rate_value
 from mastodon.daemon.spool import Spool
 from mastodon.daemon.spools import SpoolMemory, Spools, SpoolStatus, spool_status
@@ -313,6 +314,10 @@ class Store:
         await opened.ledger.append(PolicySet(b"", machine, ((RATE, value),), b""))
         self.rates.follow([(machine, value)])
 
+    def set_policy(self, tenant: bytes, machine: bytes, changes: Changes) -> "Deferred[None]":
+        """The operator's settings: of the server (b"", b""), an admin, or a machine."""
+        return self._do(self._ready().authority.set_policy(tenant, machine, changes))
+
     def confirm(self, head: str) -> "Deferred[None]":
         """The operator's word that the ledger's head is the right one: credentials are enabled again."""
         return self._do(self._confirm(head))
@@ -331,7 +336,7 @@ class Store:
     def record(self, code: EventCode, tenant: bytes = b"", machine: bytes = b"", detail: str = "") -> "Deferred[None]":
         """Put an event into the ledger, unless there were too many of its kind in this hour. Never fails."""
         # While the store is locked the ledger stays as it is: its head is what the operator compares.
-        if self._opened is None or self.locked or not self._bound.allows(code, tenant or machine, self.now_ns()):
+        if self._opened is None or self.locked or not self._bound.allows(code, machine or tenant, self.now_ns()):
             return succeed(None)
         plain = "".join(c if c.isprintable() else "?" for c in detail)
         text = plain.encode("utf-8", "replace")[:1000].decode("utf-8", "ignore")

@@ -11,6 +11,7 @@ from mastodon.host.durable import DiskError, PendingFile
 from mastodon.host.existing import Overwrite
 from mastodon.host.owners import OwnerMap, OwnerMapError
 from mastodon.host.parts import Parts
+from mastodon.host.sizes import show_size
 from mastodon.restore.content import ContentLost, Stretch, hashed, stretches
 from mastodon.restore.delta import PIECE, delta_result
 from mastodon.restore.errors import NotThere, RestoreError
@@ -22,7 +23,6 @@ from mastodon.restore.present import (
     entry_line,
     report_fields,
     report_lines,
-    show_size,
     snapshot_fields,
     snapshot_line,
     to_json,

@@ -9,6 +9,7 @@ import os
 import stat
 from typing import Any
 
+from mastodon.host.sizes import show_size
 from mastodon.restore.history import Snapshot, show_time
 from mastodon.restore.plan import printable_bytes, show_path
 from mastodon.restore.report import Report
@@ -150,16 +151,6 @@ def report_lines(report: Report, most: int = 20) -> list[str]:
     problems = [str(problem) for problem in report.problems.examples]
     lines += _some("could not be made as recorded", problems, sum(report.problems.counts.values()), most)
     return lines
-
-
-def show_size(number: int) -> str:
-    """Bytes as people read them."""
-    size = float(number)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{number} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
 
 
 def _some(what: str, texts: list[str], count: int, most: int) -> list[str]:
