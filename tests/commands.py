@@ -21,9 +21,16 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+from bench.installation import Installation
 from mastodon.sealed import admin_secret
 
-PROGRAMS = ("mastodon.admin.main", "mastodon.recover.main", "mastodon_agent.main")
+PROGRAMS = {
+    "mastodon": "mastodon.operator.main",
+    "mastodon-admin": "mastodon.admin.main",
+    "mastodon-recover": "mastodon.recover.main",
+    "mastodon-agent": "mastodon_agent.main",
+}
+"""The modules behind the console scripts."""
 
 
 class Forker:
@@ -67,6 +74,18 @@ def run_command(
     return subprocess.CompletedProcess(arguments, status, *texts)
 
 
+class QuickInstallation(Installation):
+    """Commands of operator, admin and recovery are forked; what faults are done to, agent and daemon, is not."""
+
+    def run(self, *command: str | Path, changes: Mapping[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
+        """Run a command to its end, whatever comes of it."""
+        program, *words = command
+        if program == "mastodon-agent":
+            return super().run(*command, changes=changes)
+        environment = {**self.environment, **(changes or {})}
+        return run_command(PROGRAMS[str(program)], words, environment, self.work)
+
+
 def become(order: Mapping[str, object]) -> None:
     """In the forked process: what it would be had it been started."""
     words, environment = order["words"], order["environment"]
@@ -84,7 +103,7 @@ def become(order: Mapping[str, object]) -> None:
 def main() -> None:
     """A line on standard input is a command; its status is the answer."""
     admin_secret.encrypt_secret.__defaults__ = (admin_secret.LOG_N_LEAST,)
-    for program in PROGRAMS:
+    for program in PROGRAMS.values():
         importlib.import_module(program)
     gc.freeze()  # what a command collects, and frees at its end, is its own alone
     for line in sys.stdin.buffer:

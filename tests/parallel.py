@@ -35,7 +35,7 @@ from tests.summary import Tally, tally
 
 PRELOADED = (cryptography.x509, hypothesis, twisted.trial.unittest, mastodon.host, mastodon.restore, mastodon.wire)
 
-LIMIT_S = 86_400 if WANTED is Extent.WHOLE else 300
+LIMIT_S = 86_400 if WANTED is Extent.WHOLE else 480
 """For one module; when it is over, the stack of each thread is written and the process ends."""
 
 LONGEST = ("test_fault_rig", "test_bench")
