@@ -238,7 +238,7 @@ class Store:
         """The tenant's machines."""
 
         def seen(rows: list[MachineRow]) -> list[MachineRow]:
-            return [replace(row, seen_ns=max(row.seen_ns, self._seen.get(row.machine, 0))) for row in rows]
+            return [replace(row, seen_ns=max(row.seen_ns, self.seen_ns(row.machine))) for row in rows]
 
         return self._do(self._ready().catalogue.machines(tenant)).addCallback(seen)
 
@@ -280,6 +280,20 @@ class Store:
     def execute(self, tenant: bytes, pin: bytes, statement: bytes, attachment: bytes) -> "Deferred[None]":
         """Do what a statement says."""
         return self._do(self._ready().authority.execute(tenant, pin, statement, attachment))
+
+    # Whoever reports how all is
+
+    def ask(self, question: "Callable[[Catalogue], Coroutine[Deferred[Any], Any, T]]") -> "Deferred[T]":
+        """What comes of a question to the catalogue."""
+        return self._do(question(self._ready().catalogue))
+
+    def seen_ns(self, machine: bytes) -> int:
+        """When the machine's newest session began since the daemon runs; 0 for none."""
+        return self._seen.get(machine, 0)
+
+    def look_at_spools(self, look: Callable[[Spool], T]) -> "Deferred[list[T]]":
+        """What ``look`` finds out of each configured spool, in a thread."""
+        return self._in_thread(lambda: [look(spool) for spool in self._spools.all])
 
     # The operator
 
