@@ -38,7 +38,10 @@ PRELOADED = (cryptography.x509, hypothesis, twisted.trial.unittest, mastodon.hos
 LIMIT_S = 86_400 if WANTED is Extent.WHOLE else 480
 """For one module; when it is over, the stack of each thread is written and the process ends."""
 
-LONGEST = ("test_fault_rig", "test_bench")
+LONGEST = (
+    "test_fault_rig", "test_faults", "test_crashes", "test_recovery_kit", "test_bench", "test_admin_client",
+    "test_agent_state", "test_tree_round_trip",
+)  # fmt: skip
 """Begun first, so that no core has one of them left over at the end."""
 
 
