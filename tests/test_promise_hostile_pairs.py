@@ -15,7 +15,7 @@ from mastodon.host.socket_tls import TLSStream, connect
 from mastodon.restore.blobs import OpenBlob
 from mastodon.restore.memory import Memory
 from mastodon.restore.plan import Page
-from mastodon.restore.server_source import ALPN, ServerSource
+from mastodon.restore.server_source import ServerSource
 from mastodon.restore.session import Session
 from mastodon.restore.source import all_pairs
 from mastodon.restore.trust import EnvelopeClosed, KnownMachine
@@ -25,6 +25,7 @@ from mastodon.sealed.pair import ENVELOPE_LIMIT
 from mastodon.sealed.record import record_hash
 from mastodon.wire.messages import Ack, Committed, NewPair, NewSnapshot, PackEnd, Piece
 from mastodon.wire.restore_messages import PAIRS_LIMIT
+from mastodon.wire.restore_verbs import ALPN
 from tests.restore_case import FILES, listed
 from tests.running_server import ServerTestCase
 from tests.tiny_backup import TinyBackup
