@@ -53,6 +53,7 @@ from mastodon.daemon.spools import SpoolMemory, Spools, SpoolStatus, spool_statu
 from mastodon.daemon.telling.acknowledge import acknowledge
 from mastodon.daemon.telling.heartbeat import Beat
 from mastodon.daemon.telling.telling import Parts, Telling, Told
+from mastodon.daemon.watching import Watching
 from mastodon.host.certificates import CertificateError, load_certificate, spki_pin
 from mastodon.host.durable import SYSTEM_DISK, Disk, DiskError
 from mastodon.host.spool_layout import pack_name
@@ -142,8 +143,9 @@ class Store:
         if self.locked:
             self.log.critical("{reason}", reason=self.locked)
         around = Surroundings(
-            self._state, self._spools, self._heads, self._servers, self._reactor, self.now_ns, self._in_thread,
-            self._spool_failed, self._record_of_machine,
+            self._state, self._spools, self._disk, self._heads, self._servers, self._reactor, self.now_ns,
+            self._in_thread, self._spool_failed, self._record_of_machine, self.record,
+            lambda machine: machine in self._seen, lambda: not self.locked,
         )  # fmt: skip
         self._opened = await open_parts(around, found)
         await reconcile(around, self._opened, found)
@@ -181,11 +183,6 @@ class Store:
         self._seen[machine] = self.now_ns()
         self._beat(machine, Beat.START)
         return self._epoch
-
-    def run_over(self, machine: bytes, exit_code: int) -> None:
-        """A machine's run ended as its agent says."""
-        if exit_code:
-            self._beat(machine, Beat.FAIL)
 
     def stored(self, machine: bytes, ids: Sequence[bytes]) -> "Deferred[set[bytes]]":
         """The ids that need not be sent: there under the countable pairs; pages and maps only with all below them."""
@@ -225,6 +222,21 @@ class Store:
 
         committed = self._do(self._ready().commits.commit(machine, record, self._demand_current(machine, epoch)))
         return committed.addCallback(done)
+
+    def run_over(self, machine: bytes, exit_code: int, text: str) -> "Deferred[None]":
+        """A machine's agent says that its run is over. Never fails."""
+        if exit_code:
+            self._beat(machine, Beat.FAIL)
+
+        def lost(failure: Failure) -> None:
+            self.log.failure("that a run is over was not looked at", failure)
+
+        return self._do(self.watching.run_over(machine, exit_code, text)).addErrback(lost)
+
+    @property
+    def watching(self) -> Watching:
+        """The watch, which the daemon starts."""
+        return self._ready(unlocked=False).watching
 
     def signed_head(self) -> bytes:
         """The ledger's durable head, signed."""

@@ -4,10 +4,10 @@ Promise: text that a machine or client caused stands behind a label of its own l
 line or drive a terminal.
 """
 
-import datetime
 from collections.abc import Callable
 
 from mastodon.daemon.telling.letter import Letter, LetterKind, Line
+from mastodon.daemon.watching import show_time
 from mastodon.sealed.events import Severity
 
 SHORT = 12
@@ -48,12 +48,6 @@ def text(letter: Letter, server: str, tenant: bytes, name_of: NameOf) -> str:
     else:
         parts.append("All events: mastodon events. Another address: mastodon notify set.")
     return "\n\n".join(parts) + "\n"
-
-
-def show_time(time_ns: int) -> str:
-    """A time of the server's, in UTC."""
-    when = datetime.datetime.fromtimestamp(min(time_ns // 10**9, 253402300799), datetime.UTC)
-    return when.strftime("%Y-%m-%d %H:%M UTC")
 
 
 def _opening(letter: Letter, server: str, admin: str) -> str:

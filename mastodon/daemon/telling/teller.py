@@ -23,7 +23,7 @@ from mastodon.daemon.telling.channel import Channel, ChannelFiles, ChannelKind, 
 from mastodon.daemon.telling.compose import DAY_NS, HOUR_NS, Rules
 from mastodon.daemon.telling.errors import NotTaken
 from mastodon.daemon.telling.letter import Letter
-from mastodon.daemon.telling.mail_text import show_time
+from mastodon.daemon.watching import show_time
 from mastodon.host.durable import DiskError
 from mastodon.sealed.events import EventCode
 from mastodon.sealed.settings import MAIL, SNOOZE, WEBHOOK, Settings
