@@ -17,7 +17,6 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from mastodon.catalogue.interface import (
     Account,
@@ -32,6 +31,7 @@ from mastodon.catalogue.interface import (
     Tenant,
     Totals,
 )
+from mastodon.daemon.background import background_pool
 from mastodon.daemon.closure import Closure
 from mastodon.daemon.commits import CommitResult
 from mastodon.daemon.config import Config, SpoolConfig
@@ -106,7 +106,7 @@ class Store:
         """Set while the daemon tells."""
         self._disk = disk
         self._heads = HeadsFile(state, ledger_key, disk)
-        self._pool = ThreadPool(0, THREADS, "store")
+        self._pool = background_pool(THREADS, "store")
         self._lock: StateLock | None = None
         self._spools = Spools((), SpoolMemory(state, disk))
         self._opened: Opened | None = None
