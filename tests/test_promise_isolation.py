@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -81,14 +82,12 @@ class StoreTests(StoreCase):
         desk = Desk(self.store, Status(self.store, 0, lambda machine: False), (b"s" * 32,), lambda: ("h:1",))
         asked = []
         for sample in SAMPLES:
-            if "machine" not in {field.name for field in fields(sample)}:  # type: ignore[arg-type]
+            if "machine" not in {field.name for field in fields(sample)}:
                 continue
             serve: Any = blobs if isinstance(sample, FetchRequest) else LISTS[type(sample)]
             for role in (Role.ADMIN, Role.MONITOR):
                 asker = Certificate(self.bob.pin, self.bob.tenant, role, "bob's")
-                answer = self.same(
-                    lambda id, s=serve, a=asker, m=sample: s(desk, a, replace(m, machine=id)), type(sample)
-                )
+                answer = self.same(partial(self.request, serve, desk, asker, sample), type(sample))
                 self.assertEqual(answer[2], "no such machine")  # type: ignore[index]
             asked.append(type(sample))
         of_machines = [one for one in REQUESTS.values() if "machine" in {field.name for field in fields(one)}]
@@ -103,13 +102,19 @@ class StoreTests(StoreCase):
             StatementVerb.POLICY: lambda id: encode_content(PolicyContent(id, (("quota.bytes", "1"),))),
         }
         for verb, content in of_machine.items():
-            answer = self.same(lambda id, v=verb, c=content: self.state(v, c(id)), verb)
+            answer = self.same(partial(self.state_of, verb, content), verb)
             self.assertEqual(answer[:1] + answer[2:3], (NotFound, "no such machine"), verb)  # type: ignore[index]
         remove = lambda pin: self.state(StatementVerb.REMOVE_CERTIFICATE, encode_content(PinContent(pin)))  # noqa: E731
         foreign, unknown = self.told(remove, self.admin.pin), self.told(remove, UNKNOWN)
         self.assertEqual(foreign, unknown)
         others = {StatementVerb.ENROL, StatementVerb.SWAP_BOOK, StatementVerb.REGISTER_CERTIFICATE}
         self.assertEqual({*of_machine, StatementVerb.REMOVE_CERTIFICATE, *others}, set(VERBS))
+
+    def request(self, serve: Any, desk: Desk, asker: Certificate, sample: Any, id: bytes) -> Any:
+        return serve(desk, asker, replace(sample, machine=id))
+
+    def state_of(self, verb: StatementVerb, content: Callable[[bytes], bytes], id: bytes) -> Deferred[None]:
+        return self.state(verb, content(id))
 
     def state(self, verb: StatementVerb, content: bytes) -> Deferred[None]:
         """Bob's statement; the counter is the same each time, since none of them is taken."""
@@ -158,11 +163,15 @@ class AppendPortTests(ServerTestCase):
                 if verb is not None:
                     self.server.state(self.tenant, verb, encode_content(MachineContent(secret.machine_id)))
             stranger = TinyMachine(self.server.enrol(self.tenant)).secret
+
+            def pose(id: bytes, peer: AppendPeer) -> Any:
+                return peer.hello_for(stranger, machine=id)
+
             posing = [
                 self.answer(lambda peer, m=secret: peer.hello_for(stranger, machine=m.machine_id))
                 for secret in machines
             ]
-            posing.append(self.answer(lambda peer: peer.hello_for(stranger, machine=UNKNOWN)))
+            posing.append(self.answer(partial(pose, UNKNOWN)))
             self.assertEqual(posing, [posing[0]] * 4)
             closed = next(secret for secret, verb in machines.items() if verb is StatementVerb.CLOSE_GENERATION)
             self.assertEqual(self.answer(lambda peer: peer.hello_for(closed)), posing[0])

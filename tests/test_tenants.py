@@ -217,10 +217,10 @@ class OpenConnectionTests(ServerTestCase):
         """A key that is removed while a restore is under way gets no more than what was on the way already, whoever
         removed it; other keys of the same admin go on."""
 
-        def restore(identity: Identity, remove: Any) -> tuple[int, list[Any]]:
+        def restore(identity: Identity, machine: bytes, ids: bytes, remove: Any) -> tuple[int, list[Any]]:
             """The bytes that came behind the removal, and the errors."""
             with RestorePeer(self.server.restore_port, identity) as peer:
-                peer.send(FetchRequest(1, machine.secret.machine_id, b"".join(blob[0] for blob in blobs)))
+                peer.send(FetchRequest(1, machine, ids))
                 first = peer.frame()
                 assert first is not None
                 remove()
@@ -234,19 +234,17 @@ class OpenConnectionTests(ServerTestCase):
                 return later, codes
 
         def attack() -> None:
-            nonlocal machine, blobs
             machine, blobs = self.large()
+            what = machine.secret.machine_id, b"".join(blob[0] for blob in blobs)
             second = self.second_key()
             content = encode_content(PinContent(second.pin))
             came, codes = restore(
-                second, lambda: self.server.state(self.tenant, StatementVerb.REMOVE_CERTIFICATE, content)
+                second, *what, lambda: self.server.state(self.tenant, StatementVerb.REMOVE_CERTIFICATE, content)
             )
             self.assertLess(came, 20_000_000)
             self.assertEqual(codes, [ErrorCode.NOT_AUTHENTICATED])
-            self.assertEqual(restore(self.tenant.identity, lambda: None)[1], [])
+            self.assertEqual(restore(self.tenant.identity, *what, lambda: None)[1], [])
 
-        machine: Any = None
-        blobs: list[tuple[bytes, int, bytes]] = []
         return self.thread(attack)
 
     def test_promise_p2_removed_by_the_operator(self) -> Deferred[None]:
@@ -257,7 +255,9 @@ class OpenConnectionTests(ServerTestCase):
             peer = await self.thread(lambda: RestorePeer(self.server.restore_port, second))
             try:
                 self.assertIsInstance((await self.thread(lambda: peer.ask(WhoRequest)))[-1], Done)
-                (connection,) = [one for one in self.server.running._restore.connections if one._pin == second.pin]
+                port = self.server.running._restore
+                assert port is not None
+                (connection,) = [one for one in port.connections if one._pin == second.pin]
                 await self.server.running.store.remove_certificate(second.pin)
                 self.assertTrue(connection.over)
                 self.assertTrue(await self.thread(peer.closed))

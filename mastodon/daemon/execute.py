@@ -59,7 +59,7 @@ class Authority:
         self._servers = servers
         self._now_ns = now_ns
         self._lock = DeferredLock()
-        self.policies = Policies(catalogue, ledger)
+        self.policies = Policies(catalogue, ledger, now_ns)
         self.keys = ClientKeys(catalogue, ledger)
         self.states = MachineStates(catalogue, ledger)
 

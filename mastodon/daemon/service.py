@@ -2,8 +2,10 @@
 
 import atexit
 import os
+import random
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,17 @@ from mastodon.daemon.errors import StoreError
 from mastodon.daemon.restore_port import RestorePort
 from mastodon.daemon.restore_requests import Desk
 from mastodon.daemon.scheduling import Scheduler
+from mastodon.daemon.served import Clocks
 from mastodon.daemon.status import Status
 from mastodon.daemon.store import Store, open_store
+from mastodon.daemon.telling.mail import Relay
+from mastodon.daemon.telling.outward import Outward
+from mastodon.daemon.telling.telling import Telling
 from mastodon.daemon.tls import Limits, append_context, listen_tls, restore_context
 from mastodon.host.certificates import CertificateError, Identity, load_identity
 
 DRAIN_S = 5.0
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Options(usage.Options):
@@ -87,6 +94,7 @@ class MastodonService(Service):
         yield store.start()
         self._store = store
         self._demand_running()
+        yield self._begin_to_tell(store)
         self._scheduler = Scheduler(self._reactor)
         servers = (self._identity.pin, *config.keys.spare_pins)
         silence = float(config.limits.silence_seconds)
@@ -106,6 +114,8 @@ class MastodonService(Service):
             port = yield listen_tls(self._reactor, where, context, factory, limits, self._scheduler)
             self._listening.append(port)
             self._demand_running()
+        yield defer.Deferred.fromCoroutine(store.watching.start(self._reactor, system_clocks()))
+        store.watching.is_running = self._append.sessions.is_open
         self._control = ControlPort(store, config.state)
         yield self._control.listen(self._reactor)
         self._demand_running()
@@ -115,6 +125,14 @@ class MastodonService(Service):
         )  # fmt: skip
         self._write_ports()
         self.started.callback(None)
+
+    def _begin_to_tell(self, store: Store) -> "defer.Deferred[None]":
+        config, reactor = self._config.telling, self._reactor
+        store.telling = Telling(
+            store.telling_parts(), config, self._config.name, reactor, random.random,
+            relay=Relay(reactor, config, self._config.name), outward=Outward(reactor, config.allow_private),
+        )  # fmt: skip
+        return defer.Deferred.fromCoroutine(store.telling.start())
 
     @property
     def store(self) -> Store:
@@ -186,6 +204,8 @@ class MastodonService(Service):
         if self._scheduler is not None:
             self._scheduler.stop()
         if self._store is not None:
+            if self._store.telling is not None:
+                yield defer.Deferred.fromCoroutine(self._store.telling.stop())
             yield self._store.stop()
 
     @defer.inlineCallbacks
@@ -206,6 +226,15 @@ class MastodonService(Service):
             if factory is not None:
                 found += factory.connections
         return found
+
+
+def system_clocks() -> Clocks:
+    """The system's. A system that has no boot id counts as started anew each time."""
+    try:
+        boot = BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        boot = str(uuid.uuid4())
+    return Clocks(time.time_ns, lambda: time.clock_gettime(time.CLOCK_BOOTTIME), boot)
 
 
 def makeService(options: Options) -> MastodonService:

@@ -17,7 +17,6 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from mastodon.catalogue.interface import (
     Account,
@@ -26,12 +25,14 @@ from mastodon.catalogue.interface import (
     CatalogueDamaged,
     CatalogueError,
     Certificate,
+    ListedEvent,
     ListedPair,
     MachineRow,
     Standing,
     Tenant,
     Totals,
 )
+from mastodon.daemon.background import background_pool
 from mastodon.daemon.closure import Closure
 from mastodon.daemon.commits import CommitResult
 from mastodon.daemon.config import Config, SpoolConfig
@@ -51,12 +52,18 @@ from mastodon.daemon.policies import Changes
 from mastodon.daemon.rates import RATE, RateSettings, rate_value
 from mastodon.daemon.spool import Spool
 from mastodon.daemon.spools import SpoolMemory, Spools, SpoolStatus, spool_status
+from mastodon.daemon.telling.acknowledge import acknowledge
+from mastodon.daemon.telling.heartbeat import Beat
+from mastodon.daemon.telling.telling import Parts, Telling, Told
+from mastodon.daemon.watching import Watching
 from mastodon.host.certificates import CertificateError, load_certificate, spki_pin
 from mastodon.host.durable import SYSTEM_DISK, Disk, DiskError
 from mastodon.host.spool_layout import pack_name
 from mastodon.sealed.blob import LEVELS
+from mastodon.sealed.events import Audience, codes_for
 from mastodon.sealed.ledger import Head
 from mastodon.sealed.ledger_entries import Event, MachineState, MachineStateSet, PolicySet, Role
+from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon.wire.restore_messages import ENVELOPES_LIMIT
 
 __all__ = [
@@ -103,9 +110,12 @@ class Store:
         self._servers = tuple(servers)
         self._reactor = reactor
         self._random = random
+        self._secret = ledger_key.private_bytes_raw()
+        self.telling: Telling | None = None
+        """Set while the daemon tells."""
         self._disk = disk
         self._heads = HeadsFile(state, ledger_key, disk)
-        self._pool = ThreadPool(0, THREADS, "store")
+        self._pool = background_pool(THREADS, "store")
         self._lock: StateLock | None = None
         self._spools = Spools((), SpoolMemory(state, disk))
         self._opened: Opened | None = None
@@ -142,8 +152,9 @@ class Store:
         if self.locked:
             self.log.critical("{reason}", reason=self.locked)
         around = Surroundings(
-            self._state, self._spools, self._heads, self._servers, self._reactor, self.now_ns, self._in_thread,
-            self._spool_failed, self._record_of_machine, self.followers,
+            self._state, self._spools, self._disk, self._heads, self._servers, self._reactor, self.now_ns,
+            self._in_thread, self._spool_failed, self._record_of_machine, self.record,
+            lambda machine: machine in self._seen, lambda: not self.locked, self.followers,
         )  # fmt: skip
         self._opened = await open_parts(around, found)
         await reconcile(around, self._opened, found)
@@ -183,6 +194,7 @@ class Store:
         self._epoch += 1
         self._epochs[machine] = self._epoch
         self._seen[machine] = self.now_ns()
+        self._beat(machine, Beat.START)
         return self._epoch
 
     def stored(self, machine: bytes, ids: Sequence[bytes]) -> "Deferred[set[bytes]]":
@@ -215,7 +227,29 @@ class Store:
 
     def commit(self, machine: bytes, record: bytes, epoch: int) -> "Deferred[CommitResult]":
         """Commit a snapshot record, or say what it lacks."""
-        return self._do(self._ready().commits.commit(machine, record, self._demand_current(machine, epoch)))
+
+        def done(result: CommitResult) -> CommitResult:
+            if not result.missing and result.status is SnapshotStatus.COMPLETE:
+                self._beat(machine, Beat.SUCCESS)
+            return result
+
+        committed = self._do(self._ready().commits.commit(machine, record, self._demand_current(machine, epoch)))
+        return committed.addCallback(done)
+
+    def run_over(self, machine: bytes, exit_code: int, text: str) -> "Deferred[None]":
+        """A machine's agent says that its run is over. Never fails."""
+        if exit_code:
+            self._beat(machine, Beat.FAIL)
+
+        def lost(failure: Failure) -> None:
+            self.log.failure("that a run is over was not looked at", failure)
+
+        return self._do(self.watching.run_over(machine, exit_code, text)).addErrback(lost)
+
+    @property
+    def watching(self) -> Watching:
+        """The watch, which the daemon starts."""
+        return self._ready(unlocked=False).watching
 
     def signed_head(self) -> bytes:
         """The ledger's durable head, signed."""
@@ -296,6 +330,24 @@ class Store:
     def execute(self, tenant: bytes, pin: bytes, statement: bytes, attachment: bytes) -> "Deferred[None]":
         """Do what a statement says."""
         return self._do(self._ready().authority.execute(tenant, pin, statement, attachment))
+
+    def events(
+        self, tenant: bytes | None, machine: bytes, after: int, since_ns: int, limit: int
+    ) -> "Deferred[list[ListedEvent]]":
+        """An admin's events, or (None) the operator's, the oldest first."""
+        codes = codes_for(Audience.OPERATOR if tenant is None else Audience.ADMIN)
+        return self._do(self._ready().catalogue.listed_events(after, since_ns, limit, tenant, machine, codes))
+
+    def acknowledge(self, tenant: bytes, pin: bytes, events: Sequence[int]) -> "Deferred[None]":
+        """The admin knows of these events."""
+        opened = self._ready()
+        return self._do(acknowledge(opened.catalogue, opened.ledger, tenant, pin, events))
+
+    def told(self, tenant: bytes, test: bool) -> "Deferred[list[Told]]":
+        """Where an admin or (b"") the operator is told; each address is sent a test first, where asked."""
+        if self.telling is None:
+            raise NotAllowed("only a running daemon tells: start it, then try again")
+        return self._do(self.telling.told(tenant, test))
 
     # Whoever reports how all is
 
@@ -400,6 +452,23 @@ class Store:
         """A machine that may append no more: what its session still writes is refused."""
         if body.state is not MachineState.ACTIVE:
             self._epochs[body.machine] = STOPPED
+
+    def telling_parts(self) -> Parts:
+        """What telling goes by; once the store is open."""
+        opened = self._ready(unlocked=False)
+
+        def failed(tenant: bytes, detail: str) -> None:
+            self.record(EventCode.TELLING_FAILED, tenant, detail=detail)
+
+        return Parts(
+            opened.catalogue, opened.authority.policies, lambda: self.head.sequence, failed,
+            lambda: not self.locked and bool(self._spools.online), self._state, self._secret, self.now_ns,
+            self._in_thread,
+        )  # fmt: skip
+
+    def _beat(self, machine: bytes, beat: Beat) -> None:
+        if self.telling is not None:
+            self.telling.beat(machine, beat)
 
     def _record_of_machine(self, code: EventCode, machine: bytes, detail: str) -> "Deferred[None]":
         return self.record(code, machine=machine, detail=detail)  # the port logs the refusal that comes of it
