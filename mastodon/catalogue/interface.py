@@ -162,6 +162,16 @@ class EventRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedEvent:
+    """An event as it is shown. ``acknowledged_ns``: when its admin said that it is known, 0 for not; ``is_open``: it
+    opened a condition that holds."""
+
+    event: EventRow
+    acknowledged_ns: int
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """What an event opened and none has closed since; ``sequence``, ``time_ns`` and ``detail`` are that event's."""
 
@@ -334,6 +344,18 @@ class Catalogue(Protocol):
         self, after: int, limit: int, tenant: bytes | None = None, codes: Collection[int] | None = None
     ) -> Deferred[list[EventRow]]:
         """Events behind a sequence of the ledger, the oldest first: a tenant's, or (None) all; of these codes only."""
+
+    def listed_events(
+        self, after: int, since_ns: int, limit: int, tenant: bytes | None, machine: bytes, codes: Collection[int]
+    ) -> Deferred[list[ListedEvent]]:
+        """Events behind a sequence and not older than a time, the oldest first: a tenant's, or (None) all; about a
+        machine, or (b"") any; of these codes."""
+
+    def events_of(self, tenant: bytes, sequences: Sequence[int], codes: Collection[int]) -> Deferred[dict[int, bool]]:
+        """Those of the sequences that are events of the tenant and of these codes; and whether it knows of them."""
+
+    def known_conditions(self, tenant: bytes) -> Deferred[frozenset[int]]:
+        """Sequences of the events that opened what holds, of those that the tenant acknowledged."""
 
     def newest_event(
         self, code: EventCode, tenant: bytes = b"", machine: bytes = b""

@@ -14,6 +14,7 @@ from mastodon.sealed.enrolment import AdminRequest, Enrolment
 from mastodon.sealed.events import OPENS, closed_by, subject_of
 from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.ledger_entries import (
+    Acknowledged,
     AdminAdded,
     BookSwapped,
     CertificateAdded,
@@ -206,6 +207,14 @@ def _event(db: sqlite3.Connection, entry: LedgerEntry, body: Event) -> None:
         )
 
 
+def _acknowledged(db: sqlite3.Connection, entry: LedgerEntry, body: Acknowledged) -> None:
+    db.executemany(
+        "INSERT OR IGNORE INTO acknowledged (sequence, pin, time_ns) "
+        "SELECT sequence, ?, ? FROM events WHERE sequence = ? AND tenant = ?",
+        [(body.pin, entry.time_ns, min(sequence, MOST), body.tenant) for sequence in body.events],
+    )
+
+
 def _tenant_of(db: sqlite3.Connection, machine: bytes) -> bytes:
     row = db.execute("SELECT tenant FROM machines WHERE machine = ?", (machine,)).fetchone()
     return row[0] if row else b""
@@ -227,5 +236,6 @@ CHANGES: dict[type[EntryBody], Callable[[sqlite3.Connection, LedgerEntry, Any], 
     BookSwapped: _book,
     PolicySet: _policy,
     Event: _event,
+    Acknowledged: _acknowledged,
 }
 """What is not here is kept by the ledger alone, until a release that asks for it."""
