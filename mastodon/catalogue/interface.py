@@ -13,10 +13,11 @@ from twisted.internet.defer import Deferred
 
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.events import EventCode
+from mastodon.sealed.jump import Jump
 from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.ledger_entries import MachineState, Role
 from mastodon.sealed.pack import Pack
-from mastodon.sealed.snapshot import SnapshotStatus
+from mastodon.sealed.snapshot import SnapshotRecord, SnapshotStatus
 
 SEALINGS_EACH_WAY = 32
 """Sealings of one id that a restore is given, of the oldest and of the newest ones: together what a client takes.
@@ -300,6 +301,9 @@ class Catalogue(Protocol):
     ) -> Deferred[tuple[Committed | None, int]]:
         """The snapshot with that record hash, and how many were committed in that time: what lies behind its end is of
         a clock that was set back since."""
+
+    def judge(self, machine: bytes, snapshot: SnapshotRecord) -> Deferred[tuple[Jump | None, bool]]:
+        """What the next snapshot's memory means (sealed/jump.py), and whether somebody has to be told."""
 
     def pair(self, machine: bytes, pair: bytes, since_ns: int, until_ns: int) -> Deferred[PairRow]: ...
 

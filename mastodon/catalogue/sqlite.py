@@ -18,6 +18,7 @@ from mastodon.catalogue import (
     sqlite_acknowledged,
     sqlite_entries,
     sqlite_events,
+    sqlite_histories,
     sqlite_packs,
     sqlite_queries,
     sqlite_status,
@@ -47,8 +48,10 @@ from mastodon.catalogue.interface import (
 )
 from mastodon.catalogue.lane import Lane, Mainland
 from mastodon.sealed.events import EventCode
+from mastodon.sealed.jump import Jump
 from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.pack import Pack
+from mastodon.sealed.snapshot import SnapshotRecord
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -133,6 +136,9 @@ class SqliteCatalogue:
         self, machine: bytes, hash: bytes, since_ns: int, until_ns: int
     ) -> Deferred[tuple[Committed | None, int]]:
         return self._read(machine, sqlite_queries.committed, machine, hash, since_ns, until_ns)
+
+    def judge(self, machine: bytes, snapshot: SnapshotRecord) -> Deferred[tuple[Jump | None, bool]]:
+        return self._read(machine, sqlite_histories.judge_next, machine, snapshot)
 
     def pair(self, machine: bytes, pair: bytes, since_ns: int, until_ns: int) -> Deferred[PairRow]:
         return self._read(machine, sqlite_queries.pair, machine, pair, since_ns, until_ns)

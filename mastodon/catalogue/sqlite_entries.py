@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mastodon.catalogue import sqlite_histories
 from mastodon.catalogue.interface import CatalogueError
 from mastodon.sealed.book import Book
 from mastodon.sealed.enrolment import AdminRequest, Enrolment
@@ -144,6 +145,7 @@ def _snapshot(db: sqlite3.Connection, entry: LedgerEntry, body: SnapshotCommitte
     if machine is None:
         return
     name = record_hash(body.record)
+    sqlite_histories.note_jump(db, machine, said)
     db.execute(
         "INSERT OR IGNORE INTO snapshots VALUES (?,?,?,?,?,?,?,?)",
         (machine, said.sequence, name, int(said.status), said.root, body.record, entry.time_ns, entry.clock_trusted),
