@@ -50,6 +50,7 @@ from mastodon.wire.status_messages import (
     TenantUse,
     WatchState,
 )
+from mastodon.wire.telling_messages import AcknowledgeRequest, ChannelItem, EventItem, EventsRequest, NotifyRequest
 from tests import sealed_samples as samples
 from tests.hostile import accepted_cuts, accepted_flips, quick
 
@@ -65,7 +66,10 @@ FROM_CLIENT: list[Message] = [
     BookRequest(7),
     StateRequest(8, samples.statement(), b""),
     EnvelopesRequest(9, H, b"p" * 16),
-    CertificatesRequest(14),
+    EventsRequest(12, H, 1, 2, 100),
+    AcknowledgeRequest(13, (1, 2)),
+    NotifyRequest(14, 1),
+    CertificatesRequest(15),
     StatusRequest(10, H),
 ]
 FROM_SERVER: list[Message] = [
@@ -86,7 +90,9 @@ FROM_SERVER: list[Message] = [
         (TenantUse(H, "alice", 2, 5, ((int(EventCode.QUOTA_80), "", 7),), 6),),
         ((int(EventCode.SPOOL_OFFLINE), "ab", 6),),
     ),
-    CertificateItem(14, H, Role.MONITOR, "nagios", 5, 0),
+    EventItem(12, 7, 17, H, 5, "late", 0, 1),
+    ChannelItem(14, "mail", H, "a@example.org", 0, "", b""),
+    CertificateItem(15, H, Role.MONITOR, "nagios", 5, 0),
     Done(8, H),
     make_error(ErrorCode.NOT_FOUND, "no such machine", request=9),
     Keepalive(),

@@ -23,6 +23,7 @@ from mastodon.wire.restore_messages import (
 from mastodon.wire.restore_server import Authorise, RestoreSession, Serve, State
 from mastodon.wire.restore_verbs import ALLOWED, RestoreVerb
 from mastodon.wire.status_messages import StatusRequest
+from mastodon.wire.telling_messages import AcknowledgeRequest, EventsRequest, NotifyRequest
 
 SAMPLES = [
     WhoRequest(1),
@@ -34,7 +35,10 @@ SAMPLES = [
     BookRequest(7),
     StateRequest(8, b"s", b""),
     EnvelopesRequest(9, b"m" * 32, b"p" * 16),
-    CertificatesRequest(14),
+    EventsRequest(12, b"m" * 32, 0, 0, 10),
+    AcknowledgeRequest(13, (1,)),
+    NotifyRequest(14, 0),
+    CertificatesRequest(15),
     StatusRequest(10, b""),
 ]
 MAY = {
