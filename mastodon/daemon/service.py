@@ -114,6 +114,7 @@ class MastodonService(Service):
             port = yield listen_tls(self._reactor, where, context, factory, limits, self._scheduler)
             self._listening.append(port)
             self._demand_running()
+        store.reads.start(self._reactor)
         yield defer.Deferred.fromCoroutine(store.watching.start(self._reactor, system_clocks()))
         store.watching.is_running = self._append.sessions.is_open
         self._control = ControlPort(store, config.state)
