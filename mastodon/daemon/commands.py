@@ -10,6 +10,7 @@ from typing import Any
 from mastodon.catalogue.interface import Tenant
 from mastodon.daemon.errors import NotAllowed, NotFound, Refused
 from mastodon.daemon.store import Store
+from mastodon.daemon.watch_commands import policy_set, watch_show
 
 Arguments = dict[str, Any]
 READS_AT_ONCE = 500
@@ -96,4 +97,6 @@ COMMANDS: dict[str, Callable[[Store, Arguments], Awaitable[Any]]] = {
     "limit show": _limits,
     "limit set": _set_limit,
     "audit": _audit,
+    "watch show": watch_show,
+    "policy set": policy_set,
 }
