@@ -7,6 +7,7 @@ from mastodon.wire.certificate_messages import CertificatesRequest
 from mastodon.wire.effects import Close, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, UnknownVerb
 from mastodon.wire.messages import make_error
+from mastodon.wire.read_messages import ReadsRequest
 from mastodon.wire.restore_messages import (
     REQUESTS,
     BookRequest,
@@ -35,11 +36,12 @@ SAMPLES = [
     BookRequest(7),
     StateRequest(8, b"s", b""),
     EnvelopesRequest(9, b"m" * 32, b"p" * 16),
-    EventsRequest(12, b"m" * 32, 0, 0, 10),
-    AcknowledgeRequest(13, (1,)),
-    NotifyRequest(14, 0),
-    CertificatesRequest(15),
     StatusRequest(10, b""),
+    EventsRequest(11, b"m" * 32, 0, 0, 10),
+    AcknowledgeRequest(12, (1,)),
+    NotifyRequest(13, 0),
+    ReadsRequest(14, b"m" * 32, 0, 0, 10),
+    CertificatesRequest(15),
 ]
 MAY = {
     Role.ADMIN: set(RestoreVerb),

@@ -12,7 +12,7 @@ ALPN = "mastodon-restore/1"
 
 
 class RestoreVerb(IntEnum):
-    """Requests. 15-31 are reserved for keeps and mail."""
+    """Requests. 16-31 are reserved for keeps and mail."""
 
     WHO = 1
     MACHINES = 2
@@ -27,7 +27,8 @@ class RestoreVerb(IntEnum):
     ACKNOWLEDGE = 11
     STATUS = 12
     TEST_NOTIFY = 13
-    CERTIFICATES = 14
+    READS = 14
+    CERTIFICATES = 15
 
 
 ALLOWED: dict[RestoreVerb, frozenset[Role]] = {
@@ -44,6 +45,7 @@ ALLOWED: dict[RestoreVerb, frozenset[Role]] = {
     RestoreVerb.ACKNOWLEDGE: frozenset({Role.ADMIN}),
     RestoreVerb.STATUS: frozenset({Role.ADMIN, Role.MONITOR}),
     RestoreVerb.TEST_NOTIFY: frozenset({Role.ADMIN}),
+    RestoreVerb.READS: frozenset({Role.ADMIN}),
     RestoreVerb.CERTIFICATES: frozenset({Role.ADMIN}),
 }
 """The whole table of verbs and roles. Machines are looked up inside the certificate's tenant, for a ticket inside its
@@ -66,7 +68,8 @@ class RestoreReply(IntEnum):
     STATUS = 169
     SERVER_STATUS = 170
     CHANNEL = 171
-    CERTIFICATE = 172
+    READ = 172
+    CERTIFICATE = 173
     DONE = 190
 
 
