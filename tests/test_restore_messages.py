@@ -49,6 +49,13 @@ from mastodon.wire.status_messages import (
     TenantUse,
     WatchState,
 )
+from mastodon.wire.telling_messages import (
+    AcknowledgeRequest,
+    ChannelItem,
+    EventItem,
+    EventsRequest,
+    NotifyRequest,
+)
 from tests import sealed_samples as samples
 from tests.hostile import accepted_cuts, accepted_flips, quick
 
@@ -65,6 +72,9 @@ FROM_CLIENT: list[Message] = [
     StateRequest(8, samples.statement(), b""),
     EnvelopesRequest(9, H, b"p" * 16),
     StatusRequest(10, H),
+    EventsRequest(11, H, 4, 5, 100),
+    AcknowledgeRequest(12, (4, 5)),
+    NotifyRequest(13, 1),
 ]
 FROM_SERVER: list[Message] = [
     WhoItem(1, H, "alice", Role.ADMIN, (samples.SERVER,), 5, 7, ("h:7410",), samples.ledger_head()),
@@ -84,6 +94,8 @@ FROM_SERVER: list[Message] = [
         (TenantUse(H, "alice", 2, 5, ((int(EventCode.QUOTA_80), "", 7),), 6),),
         ((int(EventCode.SPOOL_OFFLINE), "ab", 6),),
     ),
+    EventItem(11, 5, int(EventCode.LATE), H, 7, "6 hours", 9, 1),
+    ChannelItem(13, "webhook", H, "https://hooks.example.org/a", 7, "404", H),
     Done(8, H),
     make_error(ErrorCode.NOT_FOUND, "no such machine", request=9),
     Keepalive(),
