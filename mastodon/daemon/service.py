@@ -116,6 +116,7 @@ class MastodonService(Service):
             port = yield listen_tls(self._reactor, where, context, factory, limits, self._scheduler)
             self._listening.append(port)
             self._demand_running()
+        store.reads.start(self._reactor)
         if config.metrics is not None:
             self._listening.append(self._listen_for_metrics(config.metrics, status))
         yield defer.Deferred.fromCoroutine(store.watching.start(self._reactor, system_clocks()))
