@@ -19,6 +19,8 @@ from mastodon.daemon.config import Config, ConfigError, load_config
 from mastodon.daemon.control import ControlPort
 from mastodon.daemon.descriptors import descriptors_needed, raise_limit
 from mastodon.daemon.errors import StoreError
+from mastodon.daemon.expiry import term_of
+from mastodon.daemon.lookout import Lookout
 from mastodon.daemon.restore_port import RestorePort
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.daemon.store import Store, open_store
@@ -69,6 +71,7 @@ class MastodonService(Service):
         self._append: AppendPort | None = None
         self._restore: RestorePort | None = None
         self._control: ControlPort | None = None
+        self._lookout: Lookout | None = None
         self.started: defer.Deferred[None] = defer.Deferred()
         self._starting: defer.Deferred[None] = defer.succeed(None)
 
@@ -104,6 +107,9 @@ class MastodonService(Service):
             port = yield listen_tls(self._reactor, where, context, factory, limits, self._scheduler)
             self._listening.append(port)
             self._demand_running()
+        self._lookout = Lookout(store, self._reactor, term_of(self._identity.certificate))
+        self._append.heard = self._restore.heard = self._lookout
+        self._lookout.start()
         self._control = ControlPort(store, config.state)
         yield self._control.listen(self._reactor)
         self._demand_running()
@@ -183,6 +189,8 @@ class MastodonService(Service):
         yield self._drain()
         if self._scheduler is not None:
             self._scheduler.stop()
+        if self._lookout is not None:
+            yield self._lookout.stop()
         if self._store is not None:
             yield self._store.stop()
 

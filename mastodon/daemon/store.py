@@ -55,6 +55,7 @@ from mastodon.host.spool_layout import pack_name
 from mastodon.sealed.blob import LEVELS
 from mastodon.sealed.ledger import Head
 from mastodon.sealed.ledger_entries import Event, PolicySet
+from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon.wire.restore_messages import ENVELOPES_LIMIT
 
 __all__ = [
@@ -89,6 +90,10 @@ class Store:
         self.now_ns = now_ns
         self.locked = ""
         self.rates = RateSettings()
+        self.committed_watchers: list[Callable[[bytes], object]] = []
+        """Told of a machine that committed a complete snapshot."""
+        self.pair_watchers: list[Callable[[bytes], object]] = []
+        """Told of a machine that made a sealing pair."""
         self._state = state
         self._configs = tuple(spools)
         self._servers = tuple(servers)
@@ -198,11 +203,26 @@ class Store:
 
     def add_pair(self, machine: bytes, record: bytes, envelope: bytes, epoch: int) -> "Deferred[bytes]":
         """Take a pair record and its envelope; fires with the record hash when they are durable."""
-        return self._do(self._ready().commits.add_pair(machine, record, envelope, self._demand_current(machine, epoch)))
+
+        def tell(name: bytes) -> bytes:
+            for watcher in self.pair_watchers:
+                watcher(machine)
+            return name
+
+        work = self._ready().commits.add_pair(machine, record, envelope, self._demand_current(machine, epoch))
+        return self._do(work).addCallback(tell)
 
     def commit(self, machine: bytes, record: bytes, epoch: int) -> "Deferred[CommitResult]":
         """Commit a snapshot record, or say what it lacks."""
-        return self._do(self._ready().commits.commit(machine, record, self._demand_current(machine, epoch)))
+
+        def tell(result: CommitResult) -> CommitResult:
+            if result.status is SnapshotStatus.COMPLETE and not result.missing:
+                for watcher in self.committed_watchers:
+                    watcher(machine)
+            return result
+
+        work = self._ready().commits.commit(machine, record, self._demand_current(machine, epoch))
+        return self._do(work).addCallback(tell)
 
     def signed_head(self) -> bytes:
         """The ledger's durable head, signed."""
@@ -317,6 +337,15 @@ class Store:
     def set_policy(self, tenant: bytes, machine: bytes, changes: Changes) -> "Deferred[None]":
         """The operator's settings: of the server (b"", b""), an admin, or a machine."""
         return self._do(self._ready().authority.set_policy(tenant, machine, changes))
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """For whoever only looks."""
+        return self._ready(unlocked=False).catalogue
+
+    def look_at_spools(self, look: Callable[[Spool], T]) -> "Deferred[list[T]]":
+        """What ``look`` finds out of each configured spool, in a thread."""
+        return self._in_thread(lambda: [look(spool) for spool in self._spools.all])
 
     def confirm(self, head: str) -> "Deferred[None]":
         """The operator's word that the ledger's head is the right one: credentials are enabled again."""
