@@ -25,7 +25,8 @@ from mastodon.sealed.schema import Body
 from mastodon.sealed.settings import SETTINGS
 from mastodon.wire.errors import RETRYABLE, ErrorCode
 from mastodon.wire.messages import CLIENT_MESSAGES, SERVER_MESSAGES, Message, Verb
-from mastodon.wire.restore_messages import ALLOWED, REPLIES, REQUESTS, RestoreVerb
+from mastodon.wire.restore_messages import REPLIES, REQUESTS
+from mastodon.wire.restore_verbs import ALLOWED, RestoreVerb
 
 TOP = Path(__file__).resolve().parent.parent
 SPEC = (TOP / "protocol-spec.md").read_text("utf-8")

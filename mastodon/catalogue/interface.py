@@ -213,6 +213,24 @@ class SettingRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Holding:
+    """What a machine has on the server."""
+
+    snapshots: int
+    kept_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TenantHolding:
+    """What a tenant's machines have on the server, together."""
+
+    tenant: bytes
+    name: str
+    machines: int
+    kept_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """How much a catalogue knows; for the operator."""
 
@@ -344,6 +362,12 @@ class Catalogue(Protocol):
 
     def setting_rows(self, names: Collection[str], at: int | None = None) -> Deferred[list[SettingRow]]:
         """All values of these settings, at whatever place: the newest, or those that held at a ledger's sequence."""
+
+    def holdings(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[dict[bytes, Holding]]:
+        """What machines have here: a tenant's, or one; None: all."""
+
+    def tenant_holdings(self, tenant: bytes | None = None) -> Deferred[list[TenantHolding]]:
+        """What tenants have here, by name; None: all."""
 
     # Asked at start and by `check`
 

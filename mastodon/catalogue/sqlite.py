@@ -14,7 +14,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from mastodon.catalogue import sqlite_entries, sqlite_events, sqlite_packs, sqlite_queries
+from mastodon.catalogue import sqlite_entries, sqlite_events, sqlite_packs, sqlite_queries, sqlite_status
 from mastodon.catalogue.interface import (
     Account,
     BlobPlace,
@@ -26,12 +26,14 @@ from mastodon.catalogue.interface import (
     Condition,
     DayOfPacks,
     EventRow,
+    Holding,
     ListedPair,
     MachineRow,
     PairRow,
     SettingRow,
     StoredPack,
     Tenant,
+    TenantHolding,
     Totals,
     UntoldPair,
     WatchRow,
@@ -192,6 +194,12 @@ class SqliteCatalogue:
 
     def setting_rows(self, names: Collection[str], at: int | None = None) -> Deferred[list[SettingRow]]:
         return self._read(WATCH, sqlite_events.setting_rows, names, at)
+
+    def holdings(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[dict[bytes, Holding]]:
+        return self._read(WATCH, sqlite_status.holdings, tenant, machine)
+
+    def tenant_holdings(self, tenant: bytes | None = None) -> Deferred[list[TenantHolding]]:
+        return self._read(WATCH, sqlite_status.tenant_holdings, tenant)
 
     # Asked at start and by `check`
 

@@ -1,10 +1,10 @@
-"""The restore port's edge: who may ask and what is answered stand in tables (restore_messages, restore_requests).
+"""The restore port's edge: who may ask and what is answered stand in tables (restore_verbs, restore_requests).
 
 Answers are sent when the connection's turn comes and its peer takes them. The client's key is looked up when the
 connection begins (before that no request is taken), at each request, and every few seconds.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -22,7 +22,7 @@ from mastodon.daemon.events import RESTORE_EVENTS
 from mastodon.daemon.heard import Heard
 from mastodon.daemon.restore_requests import LISTS, Desk, blobs
 from mastodon.daemon.scheduling import Scheduler
-from mastodon.daemon.store import Certificate, Store
+from mastodon.daemon.store import Certificate
 from mastodon.daemon.tls import peer_certificate, peer_pin
 from mastodon.sealed.ledger_entries import Role
 from mastodon.wire.effects import Close, SecurityEvent, Send
@@ -229,17 +229,17 @@ class RestorePort(ServerFactory):
     noisy = False
 
     def __init__(
-        self, store: Store, scheduler: Scheduler, clock: IReactorTime, servers: tuple[bytes, ...],
-        append_hosts: Callable[[], tuple[str, ...]], connections_limit: int, strangers_limit: int, silence_s: float,
+        self, desk: Desk, scheduler: Scheduler, clock: IReactorTime, connections_limit: int, strangers_limit: int,
+        silence_s: float,
     ) -> None:  # fmt: skip
-        self.store = store
+        self.desk = desk
+        self.store = desk.store
         self.scheduler = scheduler
         self.clock = clock
         self.silence_s = silence_s
         self.admission: Admission[RestoreConnection] = Admission(connections_limit, CONNECTIONS_EACH, strangers_limit)
         self.lines = BoundedLog(RestoreConnection.log, clock)
         self.heard = Heard()
-        self.desk = Desk(store, servers, append_hosts)
         self._lists: WeakValueDictionary[Hashable, DeferredSemaphore] = WeakValueDictionary()
 
     @property

@@ -1,6 +1,6 @@
 """What the restore port answers: one coroutine for each type of request, all in one table.
 
-Whoever may not ask was refused before (``restore_messages.ALLOWED``). A coroutine gets the asker's certificate and
+Whoever may not ask was refused before (``restore_verbs.ALLOWED``). A coroutine gets the asker's certificate and
 looks at nothing outside its tenant (P6); what it may tell the asker when it fails is a Refused.
 """
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from mastodon.catalogue.interface import Certificate
 from mastodon.daemon.answers import BlobAnswer
+from mastodon.daemon.status import Status, scope
 from mastodon.daemon.store import Store
 from mastodon.wire.messages import Message
 from mastodon.wire.restore_client import split_ids
@@ -33,13 +34,15 @@ from mastodon.wire.restore_messages import (
     WhoItem,
     WhoRequest,
 )
+from mastodon.wire.status_messages import StatusRequest
 
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What answers are made from: the store, the pins of the server's keys, where agents connect (host:port)."""
+    """What answers are made from. ``servers`` are pins of the server's keys, ``append_hosts`` where agents connect."""
 
     store: Store
+    status: Status
     servers: tuple[bytes, ...]
     append_hosts: Callable[[], tuple[str, ...]]
 
@@ -98,6 +101,11 @@ async def _state(desk: Desk, asker: Certificate, request: StateRequest) -> Seque
     return []
 
 
+async def _status(desk: Desk, asker: Certificate, request: StatusRequest) -> Sequence[Message]:
+    server, machines = await desk.status.read(scope(asker), request.machine, request.request)
+    return [server, *machines]
+
+
 LISTS: dict[type[Message], Callable[[Desk, Certificate, Any], Awaitable[Sequence[Message]]]] = {
     WhoRequest: _who,
     MachinesRequest: _machines,
@@ -107,5 +115,6 @@ LISTS: dict[type[Message], Callable[[Desk, Certificate, Any], Awaitable[Sequence
     RunsRequest: _runs,
     BookRequest: _book,
     StateRequest: _state,
+    StatusRequest: _status,
 }
 """Every request but FETCH, with what makes its items; they are in memory whole before the first one is sent."""

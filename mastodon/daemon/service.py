@@ -22,7 +22,9 @@ from mastodon.daemon.errors import StoreError
 from mastodon.daemon.expiry import term_of
 from mastodon.daemon.lookout import Lookout
 from mastodon.daemon.restore_port import RestorePort
+from mastodon.daemon.restore_requests import Desk
 from mastodon.daemon.scheduling import Scheduler
+from mastodon.daemon.status import Status
 from mastodon.daemon.store import Store, open_store
 from mastodon.daemon.tls import Limits, append_context, listen_tls, restore_context
 from mastodon.host.certificates import CertificateError, Identity, load_identity
@@ -95,9 +97,9 @@ class MastodonService(Service):
         self._append = AppendPort(
             store, self._scheduler, self._reactor, os.urandom, self._identity.pin, *bounds, silence
         )
-        self._restore = RestorePort(
-            store, self._scheduler, self._reactor, servers, self._append_hosts, *bounds, silence
-        )
+        status = Status(store, self._identity.expires_ns, self._append.sessions.is_open)
+        desk = Desk(store, status, servers, self._append_hosts)
+        self._restore = RestorePort(desk, self._scheduler, self._reactor, *bounds, silence)
         limits = Limits(float(config.limits.handshake_seconds), config.limits.handshakes)
         for listen, context, factory in (
             (config.append, append_context(self._identity), self._append),

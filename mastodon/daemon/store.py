@@ -258,7 +258,7 @@ class Store:
         """The tenant's machines."""
 
         def seen(rows: list[MachineRow]) -> list[MachineRow]:
-            return [replace(row, seen_ns=max(row.seen_ns, self._seen.get(row.machine, 0))) for row in rows]
+            return [replace(row, seen_ns=max(row.seen_ns, self.seen_ns(row.machine))) for row in rows]
 
         return self._do(self._ready().catalogue.machines(tenant)).addCallback(seen)
 
@@ -301,6 +301,20 @@ class Store:
         """Do what a statement says."""
         return self._do(self._ready().authority.execute(tenant, pin, statement, attachment))
 
+    # Whoever reports how all is
+
+    def ask(self, question: "Callable[[Catalogue], Coroutine[Deferred[Any], Any, T]]") -> "Deferred[T]":
+        """What comes of a question to the catalogue."""
+        return self._do(question(self._ready().catalogue))
+
+    def seen_ns(self, machine: bytes) -> int:
+        """When the machine's newest session began since the daemon runs; 0 for none."""
+        return self._seen.get(machine, 0)
+
+    def look_at_spools(self, look: Callable[[Spool], T]) -> "Deferred[list[T]]":
+        """What ``look`` finds out of each configured spool, in a thread."""
+        return self._in_thread(lambda: [look(spool) for spool in self._spools.all])
+
     # The operator
 
     def add_admin(self, name: str, request: bytes) -> "Deferred[Tenant]":
@@ -342,10 +356,6 @@ class Store:
     def catalogue(self) -> Catalogue:
         """For whoever only looks."""
         return self._ready(unlocked=False).catalogue
-
-    def look_at_spools(self, look: Callable[[Spool], T]) -> "Deferred[list[T]]":
-        """What ``look`` finds out of each configured spool, in a thread."""
-        return self._in_thread(lambda: [look(spool) for spool in self._spools.all])
 
     def confirm(self, head: str) -> "Deferred[None]":
         """The operator's word that the ledger's head is the right one: credentials are enabled again."""

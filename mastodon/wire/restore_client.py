@@ -34,6 +34,7 @@ from mastodon.wire.restore_messages import (
     WhoItem,
     decode_reply,
 )
+from mastodon.wire.status_messages import ServerStatusItem, StatusItem
 
 SEALINGS_LIMIT = 64
 """Sealings of one id in one answer: an honest machine has one, or two after damage."""
@@ -41,18 +42,19 @@ ITEMS_LIMIT = 100_000
 FEWER_ITEMS: dict[int, int] = {RestoreVerb.PAIRS: PAIRS_LIMIT, RestoreVerb.ENVELOPES: ENVELOPES_LIMIT}
 LAST_NUMBER = (1 << 32) - 1
 
-ANSWERS: dict[int, type[Message] | None] = {
-    RestoreVerb.WHO: WhoItem,
-    RestoreVerb.MACHINES: MachineItem,
-    RestoreVerb.SNAPSHOTS: SnapshotItem,
-    RestoreVerb.PAIRS: PairItem,
-    RestoreVerb.RUNS: RunItem,
-    RestoreVerb.FETCH: None,
-    RestoreVerb.BOOK: BookItem,
-    RestoreVerb.STATE: None,
-    RestoreVerb.ENVELOPES: EnvelopeItem,
+ANSWERS: dict[int, tuple[type[Message], ...]] = {
+    RestoreVerb.WHO: (WhoItem,),
+    RestoreVerb.MACHINES: (MachineItem,),
+    RestoreVerb.SNAPSHOTS: (SnapshotItem,),
+    RestoreVerb.PAIRS: (PairItem,),
+    RestoreVerb.RUNS: (RunItem,),
+    RestoreVerb.FETCH: (),
+    RestoreVerb.BOOK: (BookItem,),
+    RestoreVerb.STATE: (),
+    RestoreVerb.ENVELOPES: (EnvelopeItem,),
+    RestoreVerb.STATUS: (ServerStatusItem, StatusItem),
 }
-"""The one kind of item that may answer each verb, beside the raw data of FETCH."""
+"""The kinds of items that may answer each verb, beside the raw data of FETCH."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +165,7 @@ class RestoreClient:
             self._events.append(RequestFailed(number, message.to_exception()))
         elif isinstance(message, Done):
             self._end(number, under_way, message)
-        elif type(message) is not ANSWERS[under_way.verb]:
+        elif type(message) not in ANSWERS[under_way.verb]:
             raise OutOfTurn(f"a {type(message).__name__} in answer to {RestoreVerb(under_way.verb).name}")
         else:
             under_way.items += 1
