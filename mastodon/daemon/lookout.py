@@ -72,7 +72,8 @@ class Lookout(Heard):
 
     def settled(self) -> "Deferred[Any]":
         """Fires when what was begun is done."""
-        return DeferredList([self.usual.settled(), *(_following(work) for work in self._work)])
+        begun = DeferredList([_following(work) for work in self._work])
+        return begun.addCallback(lambda _: self.usual.settled())
 
     # What the ports tell
 

@@ -20,7 +20,8 @@ from mastodon.sealed.events import EventCode
 from mastodon.sealed.snapshot import Reason, SnapshotRecord
 
 IDS_AT_ONCE = 4096
-PARENTS_AT_ONCE = 64
+PARENTS_AT_ONCE = 8
+"""Each may have 2^17 references, and all of them are in memory."""
 
 
 T = TypeVar("T")
@@ -121,13 +122,13 @@ class Usual:
         """What pages or maps lead to; what was not known of them is kept."""
         found: dict[bytes, Reach] = {}
         for part in _parts(parents, IDS_AT_ONCE):
-            found |= await self._ask(lambda part=part: self._measures.reaches(machine, part))
+            found |= await self._ask(self._measures.reaches(machine, part))
         for group in _parts([one for one in parents if one not in found], PARENTS_AT_ONCE):
             found |= await self._reach_of(machine, group)
         return found
 
     async def _reach_of(self, machine: bytes, group: Sequence[bytes]) -> dict[bytes, Reach]:
-        children = await self._ask(lambda: self._measures.children(machine, group))
+        children = await self._ask(self._measures.children(machine, group))
         sizes = await self._sizes(machine, list({child for one in group for child in children.get(one, ())}))
         maps = await self._reaches(machine, [one for one, (kind, _) in sizes.items() if kind is BlobKind.MAP])
         below = {one: Reach(1, size) for one, (_, size) in sizes.items()}
@@ -137,19 +138,20 @@ class Usual:
         for one in group:
             reached = [below[child] for child in children.get(one, ()) if child in below]
             found[one] = Reach(sum(each.blobs for each in reached), sum(each.bytes for each in reached))
-        await self._ask(lambda: self._measures.note_reaches(machine, found))
+        await self._ask(self._measures.note_reaches(machine, found))
         return found
 
     async def _sizes(self, machine: bytes, ids: Sequence[bytes]) -> dict[bytes, tuple[BlobKind, int]]:
         found: dict[bytes, tuple[BlobKind, int]] = {}
         for part in _parts(ids, IDS_AT_ONCE):
-            found |= await self._ask(lambda part=part: self._measures.sizes(machine, part))
+            found |= await self._ask(self._measures.sizes(machine, part))
         return found
 
-    async def _ask(self, question: "Callable[[], Deferred[T]]") -> T:
+    async def _ask(self, question: "Deferred[T]") -> T:
+        answer = await question
         if self._stopped:
             raise _Stopped
-        return await question()
+        return answer
 
 
 def _whether(holds: bool) -> Callable[[bool], bool]:
