@@ -198,6 +198,8 @@ class ListingBuilder:
         self._told = told
         self._draft = Draft()
         self._waiting: deque[Draft | StatePage] = deque()
+        self.weight = 0
+        """How much waits for a bundle; kept pages, which are small, count little."""
         self._last: StatePage | None = None
         self.first_keys: list[Key] = []
         self.ids: list[bytes] = []
@@ -209,11 +211,6 @@ class ListingBuilder:
     def at_boundary(self) -> bool:
         """Whether the next entry begins a page."""
         return not self._draft.rows and self._last is None
-
-    @property
-    def weight(self) -> int:
-        """How much waits for a bundle; kept pages, which are small, count little."""
-        return sum(8 if isinstance(one, Draft) else 1 for one in self._waiting)
 
     def add(self, directory: Directory, entry: Listed, content: Content | None, row: bytes) -> None:
         """A new entry."""
@@ -285,7 +282,7 @@ class ListingBuilder:
         One that ended with its listing, and not where its content says, stays only if this listing ends there too.
         """
         if page.whole:
-            self._waiting.append(page)
+            self._wait(page)
             self.settle()
         else:
             self._last = page
@@ -304,13 +301,14 @@ class ListingBuilder:
                 self._writer.keep(first)
                 self._count(first.first_key(), first.id, first.count, first.files, first.content_bytes)
             self._waiting.popleft()
+            self.weight -= _weight(first)
 
     def close(self) -> None:
         """The listing is at its end; every bundle is closed."""
         self._draft.whole = False
         self._cut()
         if self._last is not None:
-            self._waiting.append(self._last)
+            self._wait(self._last)
         self.settle()
         if self._waiting:
             raise AssertionError("a page refers to a bundle that was never closed")
@@ -331,9 +329,13 @@ class ListingBuilder:
 
     def _cut(self) -> None:
         if self._draft.rows:
-            self._waiting.append(self._draft)
+            self._wait(self._draft)
             self._draft = Draft()
             self.settle()
+
+    def _wait(self, page: Draft | StatePage) -> None:
+        self._waiting.append(page)
+        self.weight += _weight(page)
 
     def _finish(self, draft: Draft) -> None:
         for ref, use in zip(draft.references, draft.large.of([ref.id for ref in draft.references]), strict=True):
@@ -372,6 +374,10 @@ def counted_length(packed: int, places: int, base_places: int = 0) -> int:
     if base_places:
         length += BASE_BYTES + PLACE_MOST * base_places
     return length + (PLACE_BYTES if places == 1 else PLACE_MOST * places)
+
+
+def _weight(page: Draft | StatePage) -> int:
+    return 8 if isinstance(page, Draft) else 1
 
 
 def _join_references(draft: Draft) -> None:

@@ -137,9 +137,10 @@ class ReaderProcesses:
                 yield Kind.NEXT, NOTHING, NOTHING
             for kind, data, meta in self._owner(number, idle).ring.records(idle):
                 if kind == Kind.DONE:
+                    # Here, since behind the loop the slot is the writer's again.
+                    before, after = marshal.loads(meta)
                     break
                 yield kind, data, meta
-            before, after = marshal.loads(meta)
             differ = differ or before != seen
             seen = after
         if differ:

@@ -215,6 +215,7 @@ class StoreCase(SynchronousTestCase):
     """Starts a store on two spools, with one admin and one machine that has a pair."""
 
     SPOOLS = 2
+    DISK = FaultyDisk
 
     def setUp(self) -> None:
         self.setting = Setting(Path(self.mktemp()).resolve(), self.SPOOLS)
@@ -222,7 +223,7 @@ class StoreCase(SynchronousTestCase):
         self.machine = self.setting.machine
         self.admin = self.setting.admin
         self.clock = self.setting.clock
-        self.disk = FaultyDisk()
+        self.disk = self.DISK()
         self.store = self.setting.store(self.disk)
         self.wait(self.store.start())
         self.addCleanup(self.stop)

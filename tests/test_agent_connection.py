@@ -41,10 +41,10 @@ class WireCase(AgentCase):
         for number in range(60):
             self.write(f"f{number:02}", os.urandom(40_000))
 
-    def connection(self, start_s: float = 5.0, later_s: float = 20.0) -> Connection:
+    def connection(self, start_s: float = 120.0, later_s: float = 120.0) -> Connection:
         remembered = TrustMemory(str(self.state), self.secret.machine_id).remembered
         return Connection(
-            lambda: connect([("127.0.0.1", self.server.port)], self.pins, "mastodon/1", timeout=5.0),
+            lambda: connect([("127.0.0.1", self.server.port)], self.pins, "mastodon/1", timeout=60.0),
             Introduction(
                 self.secret.machine_id, self.secret.signing_key, b"n" * 16, remembered.sequence, remembered.hash,
                 "test", time.time_ns,
@@ -54,7 +54,7 @@ class WireCase(AgentCase):
             self.said.append,
         )  # fmt: skip
 
-    def run_over_wire(self, later_s: float = 20.0, **options):
+    def run_over_wire(self, later_s: float = 120.0, **options):
         """One run; its outcome."""
 
         def opened() -> Connection:
@@ -115,7 +115,7 @@ class RunTests(WireCase):
             send(connection, *arguments)
 
         self.patch(Connection, "_send", late)
-        self.assertEqual(self.run_over_wire(later_s=3).status, SnapshotStatus.COMPLETE)
+        self.assertEqual(self.run_over_wire(later_s=60).status, SnapshotStatus.COMPLETE)
         self.assertEqual((len(connections), self.said), (1, []))
 
     def test_nothing_is_offered_to_an_empty_server(self):

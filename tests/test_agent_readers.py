@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from unittest import mock
 
@@ -13,7 +14,7 @@ from mastodon_agent.dealing import Dealing
 from mastodon_agent.listing_parts import cut_in_parts
 from mastodon_agent.pairing import Credentials
 from mastodon_agent.reader_process import PARTS_EACH, ReaderProcesses
-from mastodon_agent.ring import OtherEnded
+from mastodon_agent.ring import OtherEnded, RingReader
 from tests import test_agent_changes, test_agent_state
 from tests.agent_runs import AgentCase
 from tests.fake_append_server import Vault
@@ -145,6 +146,27 @@ class RunsInSharesTests(InShares):
         owners = dict(map(bytes.split, taken.read_bytes().splitlines()))
         self.assertEqual(list(owners.values()).count(owners[b"0"]), 1)
         self.assertEqual(len(self.entries()), 1503)
+
+    def test_nothing_is_looked_at_too_late(self) -> None:
+        """A record is not looked at once the next one is asked for, or no more are: its slot is written anew."""
+        records = RingReader.records
+
+        def wiping(ring: RingReader, idle: Callable[[], None]) -> Iterator[tuple[int, memoryview, memoryview]]:
+            for kind, data, meta in records(ring, idle):
+                copies = bytearray(data), bytearray(meta)
+                try:
+                    yield kind, memoryview(copies[0]), memoryview(copies[1])
+                finally:
+                    for copy in copies:
+                        copy[:] = bytes(len(copy))
+
+        large = os.urandom(3_000_000)
+        self.write("d1/large", large)
+        self.write("d2/1499", b"changed")
+        with mock.patch.object(RingReader, "records", wiping):
+            self.assertEqual(self.back_up().tally.read_files, 2)
+        self.assertEqual(self.content("d1/large"), large)
+        self.assertEqual(self.content("d2/1499"), b"changed")
 
     def test_all_processes_are_gone(self) -> None:
         """Where no process is left to take a part, the run ends."""

@@ -1,6 +1,7 @@
 """Anomalies from real packs and snapshots: told once, and not to be hidden by the machine."""
 
 from random import Random
+from typing import Any
 
 from mastodon.catalogue.measures import BackupDay
 from mastodon.daemon.anomaly import MINIMUM
@@ -34,7 +35,7 @@ class UsualCase(LookoutCase):
             *below,
         ]
 
-    def back_up(self, files: list[Blob], below: list[Blob] = [], **said: object) -> None:  # noqa: B006
+    def back_up(self, files: list[Blob], below: list[Blob] = [], **said: Any) -> None:  # noqa: B006
         """A complete run; ``below`` are chunks that maps among the files lead to."""
         groups = [files[at : at + 10] for at in range(0, len(files), 10)]
         pages = [

@@ -16,13 +16,14 @@ from mastodon.restore.edge import tell
 from mastodon.restore.errors import NotThere, Refused, RestoreError
 from mastodon.restore.keys import read_file
 from mastodon.restore.memory import Memory
-from mastodon.restore.server_source import ALPN, ServerSource
+from mastodon.restore.server_source import ServerSource
 from mastodon.sealed.admin_secret import AdminSecret, decrypt_secret
 from mastodon.sealed.book import SALT_LENGTH, BookContent, Generation, make_book, open_book
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.record import record_hash
 from mastodon.sealed.statement import LIFE_NS, Statement, StatementVerb
 from mastodon.wire.restore_messages import WhoItem
+from mastodon.wire.restore_verbs import ALPN
 
 ATTEMPTS = 3
 TIMEOUT_S = 60.0

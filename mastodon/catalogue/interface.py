@@ -104,7 +104,7 @@ class PairRow:
     known: bool
     public_key: bytes
     recent: int
-    """Pair records of the machine since the time asked about."""
+    """Pair records of the machine in the time asked about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +187,9 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class WatchRow:
-    """A machine as the watch sees it; times are the server's, 0 for never. ``complete_entry`` is the ledger's entry of
-    its newest complete snapshot, ``partial_since_ns`` the time of the first partial one behind that."""
+    """A machine as the watch sees it; times are the server's, 0 for never. ``newest`` is of its newest snapshot, and
+    ``complete`` of its newest complete one (``entry``: its sequence in the ledger), ``partial_since_ns`` the time of
+    the first partial one behind that."""
 
     machine: bytes
     tenant: bytes
@@ -299,10 +300,13 @@ class Catalogue(Protocol):
 
     def references(self, machine: bytes, ids: Sequence[bytes]) -> Deferred[dict[bytes, tuple[bytes, ...]]]: ...
 
-    def committed(self, machine: bytes, hash: bytes, since_ns: int) -> Deferred[tuple[Committed | None, int]]:
-        """The snapshot with that record hash, and how many were committed since."""
+    def committed(
+        self, machine: bytes, hash: bytes, since_ns: int, until_ns: int
+    ) -> Deferred[tuple[Committed | None, int]]:
+        """The snapshot with that record hash, and how many were committed in that time: what lies behind its end is of
+        a clock that was set back since."""
 
-    def pair(self, machine: bytes, pair: bytes, since_ns: int) -> Deferred[PairRow]: ...
+    def pair(self, machine: bytes, pair: bytes, since_ns: int, until_ns: int) -> Deferred[PairRow]: ...
 
     def has_envelope(self, machine: bytes, hash: bytes) -> Deferred[bool]: ...
 

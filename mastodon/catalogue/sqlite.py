@@ -124,11 +124,13 @@ class SqliteCatalogue:
     def references(self, machine: bytes, ids: Sequence[bytes]) -> Deferred[dict[bytes, tuple[bytes, ...]]]:
         return self._write(machine, sqlite_packs.references, machine, ids)
 
-    def committed(self, machine: bytes, hash: bytes, since_ns: int) -> Deferred[tuple[Committed | None, int]]:
-        return self._read(machine, sqlite_queries.committed, machine, hash, since_ns)
+    def committed(
+        self, machine: bytes, hash: bytes, since_ns: int, until_ns: int
+    ) -> Deferred[tuple[Committed | None, int]]:
+        return self._read(machine, sqlite_queries.committed, machine, hash, since_ns, until_ns)
 
-    def pair(self, machine: bytes, pair: bytes, since_ns: int) -> Deferred[PairRow]:
-        return self._read(machine, sqlite_queries.pair, machine, pair, since_ns)
+    def pair(self, machine: bytes, pair: bytes, since_ns: int, until_ns: int) -> Deferred[PairRow]:
+        return self._read(machine, sqlite_queries.pair, machine, pair, since_ns, until_ns)
 
     def has_envelope(self, machine: bytes, hash: bytes) -> Deferred[bool]:
         return self._read(machine, sqlite_queries.has_envelope, machine, hash)

@@ -62,9 +62,9 @@ def untold_pairs(db: sqlite3.Connection, machine: bytes | None) -> list[UntoldPa
 def watch_rows(db: sqlite3.Connection, tenant: bytes | None, machine: bytes | None) -> list[WatchRow]:
     """The machines as the watch sees them, in the order of enrolment."""
     rows = db.execute(
-        "SELECT machine, tenant, state, newest_status, added_ns, seen_ns, newest_ns, complete_ns, complete_entry, "
-        "partial_since_ns FROM machines WHERE (?1 IS NULL OR tenant = ?1) AND (?2 IS NULL OR machine = ?2) "
-        "ORDER BY number",
+        "SELECT machine, tenant, state, newest_status, added_ns, seen_ns, newest_ns, complete_ns, "
+        "complete_entry, partial_since_ns FROM machines "
+        "WHERE (?1 IS NULL OR tenant = ?1) AND (?2 IS NULL OR machine = ?2) ORDER BY number",
         (tenant, machine),
     )
     return [

@@ -46,23 +46,27 @@ def account(db: sqlite3.Connection, machine: bytes) -> Account | None:
     return Account(id, public_key, tenant, MachineState(state), sequence, head, record, blobs)
 
 
-def committed(db: sqlite3.Connection, machine: bytes, hash: bytes, since_ns: int) -> tuple[Committed | None, int]:
-    """The snapshot with that record hash, and how many were committed since."""
+def committed(
+    db: sqlite3.Connection, machine: bytes, hash: bytes, since_ns: int, until_ns: int
+) -> tuple[Committed | None, int]:
+    """The snapshot with that record hash, and how many were committed in that time."""
     row = db.execute(
         f"SELECT hash, time_ns, status FROM snapshots WHERE {OF_MACHINE} AND hash = ? ORDER BY sequence DESC LIMIT 1",
         (machine, hash),
     ).fetchone()
     (recent,) = db.execute(
-        f"SELECT count(*) FROM snapshots WHERE {OF_MACHINE} AND time_ns > ?", (machine, since_ns)
+        f"SELECT count(*) FROM snapshots WHERE {OF_MACHINE} AND time_ns > ? AND time_ns <= ?",
+        (machine, since_ns, until_ns),
     ).fetchone()
     return (Committed(row[0], row[1], SnapshotStatus(row[2])) if row else None), recent
 
 
-def pair(db: sqlite3.Connection, machine: bytes, pair: bytes, since_ns: int) -> PairRow:
-    """What there is of a pair, and how many pairs the machine made since."""
+def pair(db: sqlite3.Connection, machine: bytes, pair: bytes, since_ns: int, until_ns: int) -> PairRow:
+    """What there is of a pair, and how many pairs the machine made in that time."""
     row = db.execute(f"SELECT public_key FROM pairs WHERE {OF_MACHINE} AND pair = ?", (machine, pair)).fetchone()
     (recent,) = db.execute(
-        f"SELECT count(*) FROM pairs WHERE {OF_MACHINE} AND time_ns > ?", (machine, since_ns)
+        f"SELECT count(*) FROM pairs WHERE {OF_MACHINE} AND time_ns > ? AND time_ns <= ?",
+        (machine, since_ns, until_ns),
     ).fetchone()
     return PairRow(row is not None, row[0] if row else b"", recent)
 

@@ -63,7 +63,8 @@ class Commits:
                 return name
             try:
                 pair = _judge_pair(account, record, envelope)
-                row = await self._intake.catalogue.pair(machine, pair.pair, self._now_ns() - DAY_NS)
+                now_ns = self._now_ns()
+                row = await self._intake.catalogue.pair(machine, pair.pair, now_ns - DAY_NS, now_ns)
                 if row.known:
                     # Places for further envelopes of a pair belong to the admin.
                     raise PairRefused("a pair with this id is here already, with its envelope")
@@ -82,7 +83,8 @@ class Commits:
             account = await self._intake.writer_account(machine)
             catalogue = self._intake.catalogue
             name = record_hash(record)
-            before, recent = await catalogue.committed(machine, name, self._now_ns() - HOUR_NS)
+            now_ns = self._now_ns()
+            before, recent = await catalogue.committed(machine, name, now_ns - HOUR_NS, now_ns)
             if before is not None:
                 return CommitResult(name, before.time_ns, before.status)
             self._bound_attempts(machine)

@@ -4,6 +4,7 @@ import atexit
 import os
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ from mastodon.daemon.lookout import Lookout
 from mastodon.daemon.restore_port import RestorePort
 from mastodon.daemon.restore_requests import Desk
 from mastodon.daemon.scheduling import Scheduler
+from mastodon.daemon.served import Clocks
 from mastodon.daemon.status import Status
 from mastodon.daemon.store import Store, open_store
 from mastodon.daemon.tls import Limits, append_context, listen_tls, restore_context
 from mastodon.host.certificates import CertificateError, Identity, load_identity
 
 DRAIN_S = 5.0
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Options(usage.Options):
@@ -112,6 +115,8 @@ class MastodonService(Service):
         self._lookout = Lookout(store, self._reactor, term_of(self._identity.certificate))
         self._append.heard = self._restore.heard = self._lookout
         self._lookout.start()
+        yield defer.Deferred.fromCoroutine(store.watching.start(self._reactor, system_clocks()))
+        store.watching.is_running = self._append.sessions.is_open
         self._control = ControlPort(store, config.state)
         yield self._control.listen(self._reactor)
         self._demand_running()
@@ -214,6 +219,15 @@ class MastodonService(Service):
             if factory is not None:
                 found += factory.connections
         return found
+
+
+def system_clocks() -> Clocks:
+    """The system's. A system that has no boot id counts as started anew each time."""
+    try:
+        boot = BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        boot = str(uuid.uuid4())
+    return Clocks(time.time_ns, lambda: time.clock_gettime(time.CLOCK_BOOTTIME), boot)
 
 
 def makeService(options: Options) -> MastodonService:

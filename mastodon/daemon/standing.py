@@ -24,7 +24,7 @@ def standing(row: WatchRow, opened_ns: Mapping[int, int], running_ns: int) -> tu
         return WatchState.NEVER_SEEN, row.added_ns
     if not row.complete_ns:
         return WatchState.SEEDING, row.added_ns
-    if EventCode.RUN_FAILED in opened_ns:
+    if opened_ns.get(EventCode.RUN_FAILED, 0) > row.newest_ns:
         return WatchState.FAILED, opened_ns[EventCode.RUN_FAILED]
     if row.partial_since_ns:
         return WatchState.PARTIAL, row.partial_since_ns

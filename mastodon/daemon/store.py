@@ -49,6 +49,7 @@ from mastodon.daemon.policies import Changes
 from mastodon.daemon.rates import RATE, RateSettings, rate_value
 from mastodon.daemon.spool import Spool
 from mastodon.daemon.spools import SpoolMemory, Spools, SpoolStatus, spool_status
+from mastodon.daemon.watching import Watching
 from mastodon.host.certificates import CertificateError, load_certificate, spki_pin
 from mastodon.host.durable import SYSTEM_DISK, Disk, DiskError
 from mastodon.host.spool_layout import pack_name
@@ -138,8 +139,9 @@ class Store:
         if self.locked:
             self.log.critical("{reason}", reason=self.locked)
         around = Surroundings(
-            self._state, self._spools, self._heads, self._servers, self._reactor, self.now_ns, self._in_thread,
-            self._spool_failed, self._record_of_machine,
+            self._state, self._spools, self._disk, self._heads, self._servers, self._reactor, self.now_ns,
+            self._in_thread, self._spool_failed, self._record_of_machine, self.record,
+            lambda machine: machine in self._seen, lambda: not self.locked,
         )  # fmt: skip
         self._opened = await open_parts(around, found)
         await reconcile(around, self._opened, found)
@@ -223,6 +225,19 @@ class Store:
 
         work = self._ready().commits.commit(machine, record, self._demand_current(machine, epoch))
         return self._do(work).addCallback(tell)
+
+    def run_over(self, machine: bytes, exit_code: int, text: str) -> "Deferred[None]":
+        """A machine's agent says that its run is over. Never fails."""
+
+        def lost(failure: Failure) -> None:
+            self.log.failure("that a run is over was not looked at", failure)
+
+        return self._do(self.watching.run_over(machine, exit_code, text)).addErrback(lost)
+
+    @property
+    def watching(self) -> Watching:
+        """The watch, which the daemon starts."""
+        return self._ready(unlocked=False).watching
 
     def signed_head(self) -> bytes:
         """The ledger's durable head, signed."""

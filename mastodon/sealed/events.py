@@ -234,8 +234,7 @@ OF_A_SUBJECT = frozenset(
         EventCode.USUAL_AGAIN, EventCode.WRONG_CREDENTIALS, EventCode.CREDENTIALS_QUIET,
     }
 )  # fmt: skip
-"""Events whose detail begins with what they are about (a spool, a pin, a port, a kind of anomaly), then a colon and a
-space."""
+"""Events whose detail begins with what they are about (a spool, a pin, a port, a kind of anomaly), a colon, a space."""
 
 CLOSES: dict[EventCode, frozenset[EventCode]] = {
     EventCode.RECOVERED: frozenset(

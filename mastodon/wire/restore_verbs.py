@@ -8,6 +8,8 @@ from enum import IntEnum
 from mastodon.sealed.enrolment import Role
 from mastodon.wire.messages import Message
 
+ALPN = "mastodon-restore/1"
+
 
 class RestoreVerb(IntEnum):
     """Requests. 10-31 are reserved for events, keeps, mail and status."""
