@@ -26,7 +26,9 @@ class EventTableTests(SynchronousTestCase):
         lines = SERVER.read_text("utf-8").splitlines()
         first = lines.index(HEAD) + 2
         found = lines[first : lines.index("", first)]
-        self.assertEqual(found, [row(code) for code in EVENTS], "write the table anew: python -m tests.test_event_table")
+        self.assertEqual(
+            found, [row(code) for code in EVENTS], "write the table anew: python -m tests.test_event_table"
+        )
 
 
 if __name__ == "__main__":

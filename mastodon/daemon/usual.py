@@ -122,7 +122,8 @@ class Usual:
         """What pages or maps lead to; what was not known of them is kept."""
         found: dict[bytes, Reach] = {}
         for part in _parts(parents, IDS_AT_ONCE):
-            found.update(await self._ask(self._measures.reaches(machine, part)))
+            known = await self._ask(self._measures.reaches(machine, part))
+            found |= known
         for group in _parts([one for one in parents if one not in found], PARENTS_AT_ONCE):
             found |= await self._reach_of(machine, group)
         return found
@@ -144,7 +145,8 @@ class Usual:
     async def _sizes(self, machine: bytes, ids: Sequence[bytes]) -> dict[bytes, tuple[BlobKind, int]]:
         found: dict[bytes, tuple[BlobKind, int]] = {}
         for part in _parts(ids, IDS_AT_ONCE):
-            found.update(await self._ask(self._measures.sizes(machine, part)))
+            known = await self._ask(self._measures.sizes(machine, part))
+            found |= known
         return found
 
     async def _ask(self, question: "Deferred[T]") -> T:
