@@ -3,12 +3,13 @@
 Trial runs each module in a process, process group and directory of its own. A module that crashes, hangs or ends
 without trial's summary is a failure, shown with what it said; the others run nevertheless. Nothing that it started
 outlives it; trial's directory stays if a test failed. A module without failures is one line, any other is shown whole.
-The end is a summary for all together as trial prints it, for `tests/summary.py`.
+The end is why tests were skipped, and a summary for all together as trial prints it, for `tests/summary.py`.
 """
 
 import contextlib
 import faulthandler
 import os
+import re
 import shutil
 import signal
 import sys
@@ -32,6 +33,9 @@ import mastodon.wire.restore_messages
 import tests
 from tests.long import WANTED, Extent
 from tests.summary import Tally, tally
+
+SKIPPED = re.compile(r"^\[SKIPPED\]\n(.+)", re.MULTILINE)
+"""Trial's reason for skipping tests."""
 
 PRELOADED = (cryptography.x509, hypothesis, twisted.trial.unittest, mastodon.host, mastodon.restore, mastodon.wire)
 
@@ -164,6 +168,15 @@ def summary_of(counted: Tally, seconds: float) -> str:
     return f"Ran {sum(counts.values())} tests in {seconds:.3f}s\n\n{verdict}"
 
 
+def skipped(ended: Sequence[Ended]) -> list[str]:
+    """Why tests were skipped, and in which modules."""
+    where: dict[str, list[str]] = {}
+    for one in ended:
+        for reason in dict.fromkeys(SKIPPED.findall(one.output)):
+            where.setdefault(reason, []).append(one.module)
+    return [f"skipped in {', '.join(modules)}: {reason}" for reason, modules in where.items()]
+
+
 def run(modules: Sequence[str], folder: Path, jobs: int, limit_s: float) -> int:
     """All of them; the exit status."""
     shutil.rmtree(folder, ignore_errors=True)
@@ -175,7 +188,7 @@ def run(modules: Sequence[str], folder: Path, jobs: int, limit_s: float) -> int:
             ended.append(one)
             print(f"{one.output}\n{one}" if one.tally.failed else one, flush=True)
     counted = total(ended)
-    print("-" * 80, summary_of(counted, time.monotonic() - begun), sep="\n")
+    print(*skipped(ended), "-" * 80, summary_of(counted, time.monotonic() - begun), sep="\n")
     return 0 if counted.good else 1
 
 

@@ -148,14 +148,14 @@ class SettingsTests(SynchronousTestCase):
         """What each may be."""
         good = {
             "watch.interval": ("60", "31622400"), "watch.grace": ("0", "3600"), "quota.bytes": ("0", "1000000000000"),
-            "notify.mail": ("a@example.org", "a.b+c@x.example,root@localhost", "a@[::1]"),
-            "notify.webhook": ("https://x.example/hook?a=b",), "heartbeat.url": ("http://127.0.0.1:8000/ping/1",),
+            "notify.mail": ("a@example.org", "a.b+c@x.example, root@localhost"),
+            "notify.webhook": ("https://x.example/hook?a=b",), "heartbeat.url": ("https://x.example:8000/ping/1",),
             "snooze.until": ("0", "1800000000000000000"),
         }  # fmt: skip
         bad = {
             "watch.interval": ("59", "31622401", "1h", "-60", "٦٠٠", "060", "6e3", " 60", ""), "watch.grace": ("x",),
-            "quota.bytes": ("1.5", str(1 << 63)), "notify.mail": ("a", "a@b, c@d", "a@b\n", "<a@b>", "a@b,"),
-            "notify.webhook": ("file:///etc/passwd", "https://a b", "https://"), "heartbeat.url": ("x",),
+            "quota.bytes": ("1.5", str(1 << 63)), "notify.mail": ("a", "a@b; c@d", "a@b\n", "<a@b>", "a@b,"),
+            "notify.webhook": ("file:///etc/passwd", "https://a b", "https://"), "heartbeat.url": ("x", "http://x.example/"),
             "snooze.until": ("tomorrow",),
         }  # fmt: skip
         self.assertEqual(set(good), set(SETTINGS))

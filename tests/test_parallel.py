@@ -68,10 +68,11 @@ class ParallelTests(SynchronousTestCase):
         return done.returncode, done.stdout + done.stderr
 
     def test_green(self) -> None:
-        """A module that is content is one line, and the count is read by what reads trial's."""
+        """A module that is content is one line, and the count is read as that of trial; what was skipped is told."""
         status, said = self.run_modules("test_good")
         self.assertEqual((status, str(tally(said))), (0, "1 passed, 0 failed, 1 skipped"), said)
-        self.assertNotIn("not today", said)
+        self.assertNotIn("test_two", said)
+        self.assertIn("skipped in odd.test_good: not today\n", said)
 
     def test_failures_are_shown(self) -> None:
         """Of a module with a failure all is shown, and all modules count."""

@@ -11,7 +11,7 @@ from mastodon.sealed.events import EventCode
 from mastodon.sealed.ledger_entries import EntryBody, Event, PolicySet
 from mastodon.sealed.settings import Settings
 from mastodon.sealed.statement import MachineContent, PolicyContent, StatementVerb, encode_content
-from tests.store_case import Admin, Machine, StoreCase
+from tests.store_case import START_NS, Admin, Machine, StoreCase
 
 TOLD = (EventCode.WATCH_WEAKENED, EventCode.ADDRESS_CHANGED)
 
@@ -69,6 +69,7 @@ class PolicyTests(StoreCase):
             self.refused(NotAllowed, self.policy, machine, *settings)
         self.refused(NotAllowed, lambda: self.execute(StatementVerb.POLICY, b"\xa1\x00\x40"))
         self.refused(NotAllowed, lambda: self.policy(b""))
+        self.refused(NotAllowed, self.policy, b"", ("snooze.until", str(START_NS + 31 * 86_400 * 10**9)))
         self.assertEqual(self.store.head, before)
         self.policy(self.machine.id, ("quota.bytes", "1000"))  # inside its own quota an admin may
 
@@ -92,7 +93,7 @@ class PolicyTests(StoreCase):
         for name, value, code in (
             ("watch.interval", "7200", EventCode.WATCH_WEAKENED), ("watch.grace", "18001", EventCode.WATCH_WEAKENED),
             ("notify.mail", "b@example.org", EventCode.ADDRESS_CHANGED), ("notify.mail", "", EventCode.ADDRESS_CHANGED),
-            ("snooze.until", "1900000000000000000", EventCode.WATCH_WEAKENED),
+            ("snooze.until", str(START_NS + 86_400 * 10**9), EventCode.WATCH_WEAKENED),
         ):  # fmt: skip
             self.policy(machine, (name, value))
             self.assertEqual(self.told()[-1][:3], (code, tenant, machine), name)

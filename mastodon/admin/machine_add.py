@@ -167,4 +167,4 @@ def _tell_the_end(names: int, added: int) -> None:
     if names > 1:
         tell(f"{added} machines were added, {names - added} were there already")
     if added:
-        tell(f"Carry URL and passkey to {ETC} on the machine, 0600. The URL stays nowhere here, and cannot be shown again.")
+        tell(f"Carry URL and passkey to {ETC} on the machine, 0600. The URL stays nowhere here, is never shown again.")

@@ -14,10 +14,11 @@ from twisted.internet.defer import Deferred
 from mastodon.catalogue.measures import Measures
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.events import EventCode
+from mastodon.sealed.jump import Jump
 from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.ledger_entries import MachineState, Role
 from mastodon.sealed.pack import Pack
-from mastodon.sealed.snapshot import SnapshotStatus
+from mastodon.sealed.snapshot import SnapshotRecord, SnapshotStatus
 
 SEALINGS_EACH_WAY = 32
 """Sealings of one id that a restore is given, of the oldest and of the newest ones: together what a client takes.
@@ -173,6 +174,16 @@ class EventRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedEvent:
+    """An event as it is shown. ``acknowledged_ns``: when its admin said that it is known, 0 for not; ``is_open``: it
+    opened a condition that holds."""
+
+    event: EventRow
+    acknowledged_ns: int
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """What an event opened and none has closed since; ``sequence``, ``time_ns`` and ``detail`` are that event's."""
 
@@ -306,6 +317,9 @@ class Catalogue(Protocol):
         """The snapshot with that record hash, and how many were committed in that time: what lies behind its end is of
         a clock that was set back since."""
 
+    def judge(self, machine: bytes, snapshot: SnapshotRecord) -> Deferred[tuple[Jump | None, bool]]:
+        """What the next snapshot's memory means (sealed/jump.py), and whether somebody has to be told."""
+
     def pair(self, machine: bytes, pair: bytes, since_ns: int, until_ns: int) -> Deferred[PairRow]: ...
 
     def has_envelope(self, machine: bytes, hash: bytes) -> Deferred[bool]: ...
@@ -352,6 +366,18 @@ class Catalogue(Protocol):
         self, after: int, limit: int, tenant: bytes | None = None, codes: Collection[int] | None = None
     ) -> Deferred[list[EventRow]]:
         """Events behind a sequence of the ledger, the oldest first: a tenant's, or (None) all; of these codes only."""
+
+    def listed_events(
+        self, after: int, since_ns: int, limit: int, tenant: bytes | None, machine: bytes, codes: Collection[int]
+    ) -> Deferred[list[ListedEvent]]:
+        """Events behind a sequence and not older than a time, the oldest first: a tenant's, or (None) all; about a
+        machine, or (b"") any; of these codes."""
+
+    def events_of(self, tenant: bytes, sequences: Sequence[int], codes: Collection[int]) -> Deferred[dict[int, bool]]:
+        """Those of the sequences that are events of the tenant and of these codes; and whether it knows of them."""
+
+    def known_conditions(self, tenant: bytes) -> Deferred[frozenset[int]]:
+        """Sequences of the events that opened what holds, of those that the tenant acknowledged."""
 
     def newest_event(
         self, code: EventCode, tenant: bytes = b"", machine: bytes = b""

@@ -14,7 +14,15 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from mastodon.catalogue import sqlite_entries, sqlite_events, sqlite_packs, sqlite_queries, sqlite_status
+from mastodon.catalogue import (
+    sqlite_acknowledged,
+    sqlite_entries,
+    sqlite_events,
+    sqlite_histories,
+    sqlite_packs,
+    sqlite_queries,
+    sqlite_status,
+)
 from mastodon.catalogue.interface import (
     Account,
     BlobPlace,
@@ -27,6 +35,7 @@ from mastodon.catalogue.interface import (
     DayOfPacks,
     EventRow,
     Holding,
+    ListedEvent,
     ListedPair,
     MachineRow,
     PairRow,
@@ -41,8 +50,10 @@ from mastodon.catalogue.interface import (
 from mastodon.catalogue.lane import Lane, Mainland
 from mastodon.catalogue.sqlite_measures import SqliteMeasures
 from mastodon.sealed.events import EventCode
+from mastodon.sealed.jump import Jump
 from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.pack import Pack
+from mastodon.sealed.snapshot import SnapshotRecord
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -129,6 +140,9 @@ class SqliteCatalogue:
     ) -> Deferred[tuple[Committed | None, int]]:
         return self._read(machine, sqlite_queries.committed, machine, hash, since_ns, until_ns)
 
+    def judge(self, machine: bytes, snapshot: SnapshotRecord) -> Deferred[tuple[Jump | None, bool]]:
+        return self._read(machine, sqlite_histories.judge_next, machine, snapshot)
+
     def pair(self, machine: bytes, pair: bytes, since_ns: int, until_ns: int) -> Deferred[PairRow]:
         return self._read(machine, sqlite_queries.pair, machine, pair, since_ns, until_ns)
 
@@ -182,6 +196,19 @@ class SqliteCatalogue:
         self, after: int, limit: int, tenant: bytes | None = None, codes: Collection[int] | None = None
     ) -> Deferred[list[EventRow]]:
         return self._read(WATCH, sqlite_events.events, after, limit, tenant, codes)
+
+    def listed_events(
+        self, after: int, since_ns: int, limit: int, tenant: bytes | None, machine: bytes, codes: Collection[int]
+    ) -> Deferred[list[ListedEvent]]:
+        return self._read(
+            OTHERS, sqlite_acknowledged.listed_events, after, since_ns, limit, tenant, machine, codes
+        )
+
+    def events_of(self, tenant: bytes, sequences: Sequence[int], codes: Collection[int]) -> Deferred[dict[int, bool]]:
+        return self._write(OTHERS, sqlite_acknowledged.events_of, tenant, sequences, codes)
+
+    def known_conditions(self, tenant: bytes) -> Deferred[frozenset[int]]:
+        return self._read(WATCH, sqlite_acknowledged.known_conditions, tenant)
 
     def newest_event(
         self, code: EventCode, tenant: bytes = b"", machine: bytes = b""

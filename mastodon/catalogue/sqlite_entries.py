@@ -8,12 +8,14 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mastodon.catalogue import sqlite_histories
 from mastodon.catalogue.interface import CatalogueError
 from mastodon.sealed.book import Book
 from mastodon.sealed.enrolment import AdminRequest, Enrolment
 from mastodon.sealed.events import OPENS, closed_by, subject_of
 from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.ledger_entries import (
+    Acknowledged,
     AdminAdded,
     BookSwapped,
     CertificateAdded,
@@ -143,6 +145,7 @@ def _snapshot(db: sqlite3.Connection, entry: LedgerEntry, body: SnapshotCommitte
     if machine is None:
         return
     name = record_hash(body.record)
+    sqlite_histories.note_jump(db, machine, said)
     db.execute(
         "INSERT OR IGNORE INTO snapshots VALUES (?,?,?,?,?,?,?,?)",
         (machine, said.sequence, name, int(said.status), said.root, body.record, entry.time_ns, entry.clock_trusted),
@@ -206,6 +209,14 @@ def _event(db: sqlite3.Connection, entry: LedgerEntry, body: Event) -> None:
         )
 
 
+def _acknowledged(db: sqlite3.Connection, entry: LedgerEntry, body: Acknowledged) -> None:
+    db.executemany(
+        "INSERT OR IGNORE INTO acknowledged (sequence, pin, time_ns) "
+        "SELECT sequence, ?, ? FROM events WHERE sequence = ? AND tenant = ?",
+        [(body.pin, entry.time_ns, min(sequence, MOST), body.tenant) for sequence in body.events],
+    )
+
+
 def _tenant_of(db: sqlite3.Connection, machine: bytes) -> bytes:
     row = db.execute("SELECT tenant FROM machines WHERE machine = ?", (machine,)).fetchone()
     return row[0] if row else b""
@@ -227,5 +238,6 @@ CHANGES: dict[type[EntryBody], Callable[[sqlite3.Connection, LedgerEntry, Any], 
     BookSwapped: _book,
     PolicySet: _policy,
     Event: _event,
+    Acknowledged: _acknowledged,
 }
 """What is not here is kept by the ledger alone, until a release that asks for it."""

@@ -16,6 +16,7 @@ from mastodon.daemon.errors import LimitReached, PairRefused, Refused, SnapshotR
 from mastodon.daemon.events import EventCode
 from mastodon.daemon.intake import NAMED, Intake
 from mastodon.daemon.ledger_writer import LedgerWriter
+from mastodon.daemon.travels import CODES, told
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.ledger_entries import PairAdded, SnapshotCommitted
@@ -98,7 +99,11 @@ class Commits:
                 raise
             if missing or more:
                 return CommitResult(name, 0, snapshot.status, missing, more)
+            jump, is_news = await catalogue.judge(machine, snapshot)
             demand_current()
+            if jump is not None and is_news:
+                # Before the snapshot: a crash between the two tells it twice rather than never.
+                self._intake.record(CODES[jump.kind], machine, told(snapshot, jump))
             entry = await self._ledger.append(SnapshotCommitted(record))
             return CommitResult(name, entry.time_ns, snapshot.status)
 

@@ -61,7 +61,7 @@ class Authority:
         self._servers = servers
         self._now_ns = now_ns
         self._lock = DeferredLock()
-        self.policies = Policies(catalogue, ledger)
+        self.policies = Policies(catalogue, ledger, now_ns)
 
     async def execute(self, tenant: bytes, pin: bytes, statement: bytes, attachment: bytes) -> None:
         """Do what a statement says. Raises Refused."""

@@ -4,14 +4,14 @@ Promise (P8): whatever weakens the watch stands in the ledger as an event before
 finds, as of that event, the address from before. No flood of other events crowds it out.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from mastodon.catalogue.interface import Catalogue
 from mastodon.daemon.errors import NotAllowed, NotFound
 from mastodon.daemon.ledger_writer import LedgerWriter
 from mastodon.sealed.ledger_entries import Event, PolicySet
 from mastodon.sealed.schema import clean_text
-from mastodon.sealed.settings import SETTINGS, Settings, level_of
+from mastodon.sealed.settings import DAY, SETTINGS, Settings, level_of
 
 DETAIL_LIMIT = 1000
 OPERATOR = "the operator"
@@ -22,9 +22,10 @@ Changes = tuple[tuple[str, str], ...]
 class Policies:
     """Lives in the reactor's thread; whoever changes something does one change at a time."""
 
-    def __init__(self, catalogue: Catalogue, ledger: LedgerWriter) -> None:
+    def __init__(self, catalogue: Catalogue, ledger: LedgerWriter, now_ns: Callable[[], int]) -> None:
         self._catalogue = catalogue
         self._ledger = ledger
+        self._now_ns = now_ns
 
     async def read(self, names: Collection[str] = SETTINGS.keys(), at: int | None = None) -> Settings:
         """What is set now, or was at a sequence of the ledger."""
@@ -46,7 +47,7 @@ class Policies:
             tenant = owner
         elif tenant and await self._catalogue.tenant(tenant) is None:
             raise NotFound("no such admin")
-        _check(tenant, machine, changes, bool(statement))
+        _check(tenant, machine, changes, bool(statement), self._now_ns())
         before = await self.read()
         if all(before.at(name, tenant, machine) == value for name, value in changes):
             return
@@ -60,7 +61,7 @@ class Policies:
         await self._ledger.append(PolicySet(tenant, machine, changes, statement))
 
 
-def _check(tenant: bytes, machine: bytes, changes: Changes, by_admin: bool) -> None:
+def _check(tenant: bytes, machine: bytes, changes: Changes, by_admin: bool, now_ns: int) -> None:
     level = level_of(tenant, machine)
     names = [name for name, _ in changes]
     if not changes or len(set(names)) < len(names):
@@ -76,6 +77,8 @@ def _check(tenant: bytes, machine: bytes, changes: Changes, by_admin: bool) -> N
                 kind.check(value)
         except ValueError as error:
             raise NotAllowed(f"{name}: {error}") from None
+        if kind.ahead_ns and int(value or 0) > now_ns + kind.ahead_ns:
+            raise NotAllowed(f"{name}: at most {kind.ahead_ns // (DAY * 10**9)} days ahead")
 
 
 def _weakened(

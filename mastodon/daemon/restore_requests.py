@@ -12,6 +12,7 @@ from mastodon.catalogue.interface import Certificate
 from mastodon.daemon.answers import BlobAnswer
 from mastodon.daemon.status import Status, scope
 from mastodon.daemon.store import Store
+from mastodon.sealed.schema import clean_text
 from mastodon.wire.messages import Message
 from mastodon.wire.restore_client import split_ids
 from mastodon.wire.restore_messages import (
@@ -35,6 +36,15 @@ from mastodon.wire.restore_messages import (
     WhoRequest,
 )
 from mastodon.wire.status_messages import StatusRequest
+from mastodon.wire.telling_messages import (
+    CHANNELS_LIMIT,
+    EVENTS_LIMIT,
+    AcknowledgeRequest,
+    ChannelItem,
+    EventItem,
+    EventsRequest,
+    NotifyRequest,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +111,32 @@ async def _state(desk: Desk, asker: Certificate, request: StateRequest) -> Seque
     return []
 
 
+async def _events(desk: Desk, asker: Certificate, request: EventsRequest) -> Sequence[Message]:
+    limit = min(request.limit, EVENTS_LIMIT)
+    rows = await desk.store.events(asker.tenant, request.machine, request.after, request.since_ns, limit)
+    return [
+        EventItem(
+            request.request, one.event.sequence, one.event.code, one.event.machine, one.event.time_ns, one.event.detail,
+            one.acknowledged_ns, int(one.is_open),
+        )
+        for one in rows
+    ]  # fmt: skip
+
+
+async def _acknowledge(desk: Desk, asker: Certificate, request: AcknowledgeRequest) -> Sequence[Message]:
+    await desk.store.acknowledge(asker.tenant, asker.pin, request.events)
+    return []
+
+
+async def _test_notify(desk: Desk, asker: Certificate, request: NotifyRequest) -> Sequence[Message]:
+    return [
+        ChannelItem(
+            request.request, one.kind, one.machine, one.address, one.failing_ns, clean_text(one.reason, 512), one.secret
+        )
+        for one in (await desk.store.told(asker.tenant, bool(request.test)))[:CHANNELS_LIMIT]
+    ]
+
+
 async def _status(desk: Desk, asker: Certificate, request: StatusRequest) -> Sequence[Message]:
     server, machines = await desk.status.read(scope(asker), request.machine, request.request)
     return [server, *machines]
@@ -115,6 +151,9 @@ LISTS: dict[type[Message], Callable[[Desk, Certificate, Any], Awaitable[Sequence
     RunsRequest: _runs,
     BookRequest: _book,
     StateRequest: _state,
+    EventsRequest: _events,
+    AcknowledgeRequest: _acknowledge,
+    NotifyRequest: _test_notify,
     StatusRequest: _status,
 }
 """Every request but FETCH, with what makes its items; they are in memory whole before the first one is sent."""

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import random
 import sys
 import time
 import uuid
@@ -28,6 +29,9 @@ from mastodon.daemon.scheduling import Scheduler
 from mastodon.daemon.served import Clocks
 from mastodon.daemon.status import Status
 from mastodon.daemon.store import Store, open_store
+from mastodon.daemon.telling.mail import Relay
+from mastodon.daemon.telling.outward import Outward
+from mastodon.daemon.telling.telling import Telling
 from mastodon.daemon.tls import Limits, append_context, listen_tls, restore_context
 from mastodon.host.certificates import CertificateError, Identity, load_identity
 
@@ -93,6 +97,7 @@ class MastodonService(Service):
         yield store.start()
         self._store = store
         self._demand_running()
+        yield self._begin_to_tell(store)
         self._scheduler = Scheduler(self._reactor)
         servers = (self._identity.pin, *config.keys.spare_pins)
         silence = float(config.limits.silence_seconds)
@@ -126,6 +131,14 @@ class MastodonService(Service):
         )  # fmt: skip
         self._write_ports()
         self.started.callback(None)
+
+    def _begin_to_tell(self, store: Store) -> "defer.Deferred[None]":
+        config, reactor = self._config.telling, self._reactor
+        store.telling = Telling(
+            store.telling_parts(), config, self._config.name, reactor, random.random,
+            relay=Relay(reactor, config, self._config.name), outward=Outward(reactor, config.allow_private),
+        )  # fmt: skip
+        return defer.Deferred.fromCoroutine(store.telling.start())
 
     @property
     def store(self) -> Store:
@@ -199,6 +212,8 @@ class MastodonService(Service):
         if self._lookout is not None:
             yield self._lookout.stop()
         if self._store is not None:
+            if self._store.telling is not None:
+                yield defer.Deferred.fromCoroutine(self._store.telling.stop())
             yield self._store.stop()
 
     @defer.inlineCallbacks

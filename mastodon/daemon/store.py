@@ -17,7 +17,6 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from mastodon.catalogue.interface import (
     Account,
@@ -26,11 +25,13 @@ from mastodon.catalogue.interface import (
     CatalogueDamaged,
     CatalogueError,
     Certificate,
+    ListedEvent,
     ListedPair,
     MachineRow,
     Tenant,
     Totals,
 )
+from mastodon.daemon.background import background_pool
 from mastodon.daemon.closure import Closure
 from mastodon.daemon.commits import CommitResult
 from mastodon.daemon.config import Config, SpoolConfig
@@ -49,11 +50,15 @@ from mastodon.daemon.policies import Changes
 from mastodon.daemon.rates import RATE, RateSettings, rate_value
 from mastodon.daemon.spool import Spool
 from mastodon.daemon.spools import SpoolMemory, Spools, SpoolStatus, spool_status
+from mastodon.daemon.telling.acknowledge import acknowledge
+from mastodon.daemon.telling.heartbeat import Beat
+from mastodon.daemon.telling.telling import Parts, Telling, Told
 from mastodon.daemon.watching import Watching
 from mastodon.host.certificates import CertificateError, load_certificate, spki_pin
 from mastodon.host.durable import SYSTEM_DISK, Disk, DiskError
 from mastodon.host.spool_layout import pack_name
 from mastodon.sealed.blob import LEVELS
+from mastodon.sealed.events import Audience, codes_for
 from mastodon.sealed.ledger import Head
 from mastodon.sealed.ledger_entries import Event, PolicySet
 from mastodon.sealed.snapshot import SnapshotStatus
@@ -100,9 +105,12 @@ class Store:
         self._servers = tuple(servers)
         self._reactor = reactor
         self._random = random
+        self._secret = ledger_key.private_bytes_raw()
+        self.telling: Telling | None = None
+        """Set while the daemon tells."""
         self._disk = disk
         self._heads = HeadsFile(state, ledger_key, disk)
-        self._pool = ThreadPool(0, THREADS, "store")
+        self._pool = background_pool(THREADS, "store")
         self._lock: StateLock | None = None
         self._spools = Spools((), SpoolMemory(state, disk))
         self._opened: Opened | None = None
@@ -177,6 +185,7 @@ class Store:
         self._epoch += 1
         self._epochs[machine] = self._epoch
         self._seen[machine] = self.now_ns()
+        self._beat(machine, Beat.START)
         return self._epoch
 
     def stored(self, machine: bytes, ids: Sequence[bytes]) -> "Deferred[set[bytes]]":
@@ -217,17 +226,20 @@ class Store:
     def commit(self, machine: bytes, record: bytes, epoch: int) -> "Deferred[CommitResult]":
         """Commit a snapshot record, or say what it lacks."""
 
-        def tell(result: CommitResult) -> CommitResult:
-            if result.status is SnapshotStatus.COMPLETE and not result.missing:
+        def done(result: CommitResult) -> CommitResult:
+            if not result.missing and result.status is SnapshotStatus.COMPLETE:
+                self._beat(machine, Beat.SUCCESS)
                 for watcher in self.committed_watchers:
                     watcher(machine)
             return result
 
-        work = self._ready().commits.commit(machine, record, self._demand_current(machine, epoch))
-        return self._do(work).addCallback(tell)
+        committed = self._do(self._ready().commits.commit(machine, record, self._demand_current(machine, epoch)))
+        return committed.addCallback(done)
 
     def run_over(self, machine: bytes, exit_code: int, text: str) -> "Deferred[None]":
         """A machine's agent says that its run is over. Never fails."""
+        if exit_code:
+            self._beat(machine, Beat.FAIL)
 
         def lost(failure: Failure) -> None:
             self.log.failure("that a run is over was not looked at", failure)
@@ -315,6 +327,24 @@ class Store:
     def execute(self, tenant: bytes, pin: bytes, statement: bytes, attachment: bytes) -> "Deferred[None]":
         """Do what a statement says."""
         return self._do(self._ready().authority.execute(tenant, pin, statement, attachment))
+
+    def events(
+        self, tenant: bytes | None, machine: bytes, after: int, since_ns: int, limit: int
+    ) -> "Deferred[list[ListedEvent]]":
+        """An admin's events, or (None) the operator's, the oldest first."""
+        codes = codes_for(Audience.OPERATOR if tenant is None else Audience.ADMIN)
+        return self._do(self._ready().catalogue.listed_events(after, since_ns, limit, tenant, machine, codes))
+
+    def acknowledge(self, tenant: bytes, pin: bytes, events: Sequence[int]) -> "Deferred[None]":
+        """The admin knows of these events."""
+        opened = self._ready()
+        return self._do(acknowledge(opened.catalogue, opened.ledger, tenant, pin, events))
+
+    def told(self, tenant: bytes, test: bool) -> "Deferred[list[Told]]":
+        """Where an admin or (b"") the operator is told; each address is sent a test first, where asked."""
+        if self.telling is None:
+            raise NotAllowed("only a running daemon tells: start it, then try again")
+        return self._do(self.telling.told(tenant, test))
 
     # Whoever reports how all is
 
@@ -407,6 +437,23 @@ class Store:
         self.record(EventCode.PACK_LOST, detail=f"cannot be read: {path}: {reason}")
 
     # Inside
+
+    def telling_parts(self) -> Parts:
+        """What telling goes by; once the store is open."""
+        opened = self._ready(unlocked=False)
+
+        def failed(tenant: bytes, detail: str) -> None:
+            self.record(EventCode.TELLING_FAILED, tenant, detail=detail)
+
+        return Parts(
+            opened.catalogue, opened.authority.policies, lambda: self.head.sequence, failed,
+            lambda: not self.locked and bool(self._spools.online), self._state, self._secret, self.now_ns,
+            self._in_thread,
+        )  # fmt: skip
+
+    def _beat(self, machine: bytes, beat: Beat) -> None:
+        if self.telling is not None:
+            self.telling.beat(machine, beat)
 
     def _record_of_machine(self, code: EventCode, machine: bytes, detail: str) -> "Deferred[None]":
         return self.record(code, machine=machine, detail=detail)  # the port logs the refusal that comes of it

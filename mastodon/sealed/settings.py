@@ -5,10 +5,11 @@ usual one holds. An empty value is none.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from mastodon.sealed.addresses import mail_addresses, target
 from mastodon.sealed.events import EventCode
 
 MINUTE = 60
@@ -16,6 +17,7 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 LONGEST = 366 * DAY
 MOST = (1 << 63) - 1
+SNOOZE_MOST_NS = 30 * DAY * 10**9
 
 INTERVAL = "watch.interval"
 GRACE = "watch.grace"
@@ -26,8 +28,6 @@ HEARTBEAT = "heartbeat.url"
 SNOOZE = "snooze.until"
 
 _NUMBER = re.compile(r"0|[1-9]\d{0,18}", re.ASCII)
-_URL = re.compile(r"https?://[!-~]+", re.ASCII)
-_ADDRESS = re.compile(r"[!-+\--?A-~]+@[A-Za-z0-9.-]+|[!-+\--?A-~]+@\[[0-9A-Fa-f.:]+\]", re.ASCII)
 
 
 class Level(Enum):
@@ -49,6 +49,8 @@ class SettingKind:
     """Where an admin may set it; the operator may everywhere."""
     weakens: Callable[[str, str], bool] = lambda before, after: False
     event: EventCode = EventCode.WATCH_WEAKENED
+    ahead_ns: int = 0
+    """Of a time: how far ahead of the server's clock it may lie when it is set."""
 
 
 def level_of(tenant: bytes, machine: bytes) -> Level:
@@ -75,13 +77,11 @@ def _any_number(value: str) -> None:
 
 
 def _url(value: str) -> None:
-    if _URL.fullmatch(value) is None:
-        raise ValueError("expected a URL that starts with https:// or http://")
+    target(value)
 
 
 def _addresses(value: str) -> None:
-    if any(_ADDRESS.fullmatch(one) is None for one in value.split(",")):
-        raise ValueError("expected mail addresses, separated by commas without spaces")
+    mail_addresses(value)
 
 
 def _larger(before: str, after: str) -> bool:
@@ -105,8 +105,8 @@ SETTINGS: dict[str, SettingKind] = {
     QUOTA: SettingKind("", _any_number, frozenset({Level.MACHINE})),
     MAIL: SettingKind("", _addresses, ADMINS, _other, EventCode.ADDRESS_CHANGED),
     WEBHOOK: SettingKind("", _url, ADMINS, _other, EventCode.ADDRESS_CHANGED),
-    HEARTBEAT: SettingKind("", _url, ADMINS, _other, EventCode.ADDRESS_CHANGED),
-    SNOOZE: SettingKind("", _any_number, ADMINS, _later),
+    HEARTBEAT: SettingKind("", _url, frozenset({Level.MACHINE}), _other, EventCode.ADDRESS_CHANGED),
+    SNOOZE: SettingKind("", _any_number, ADMINS, _later, ahead_ns=SNOOZE_MOST_NS),
 }
 
 
@@ -128,6 +128,10 @@ class Settings:
     def number(self, name: str, tenant: bytes = b"", machine: bytes = b"") -> int:
         """What holds, as a number; 0 for nothing."""
         return int(self.value(name, tenant, machine) or 0)
+
+    def values(self, name: str) -> Iterator[tuple[tuple[bytes, bytes], str]]:
+        """What is set of one name, with the place (tenant, machine)."""
+        return (((tenant, machine), value) for (one, tenant, machine), value in self._values.items() if one == name)
 
     def changed(self, tenant: bytes, machine: bytes, changes: Iterable[tuple[str, str]]) -> "Settings":
         """The same with other values at a place."""

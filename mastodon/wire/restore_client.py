@@ -35,11 +35,17 @@ from mastodon.wire.restore_messages import (
     decode_reply,
 )
 from mastodon.wire.status_messages import ServerStatusItem, StatusItem
+from mastodon.wire.telling_messages import CHANNELS_LIMIT, EVENTS_LIMIT, ChannelItem, EventItem
 
 SEALINGS_LIMIT = 64
 """Sealings of one id in one answer: an honest machine has one, or two after damage."""
 ITEMS_LIMIT = 100_000
-FEWER_ITEMS: dict[int, int] = {RestoreVerb.PAIRS: PAIRS_LIMIT, RestoreVerb.ENVELOPES: ENVELOPES_LIMIT}
+FEWER_ITEMS: dict[int, int] = {
+    RestoreVerb.PAIRS: PAIRS_LIMIT,
+    RestoreVerb.ENVELOPES: ENVELOPES_LIMIT,
+    RestoreVerb.EVENTS: EVENTS_LIMIT,
+    RestoreVerb.TEST_NOTIFY: CHANNELS_LIMIT,
+}
 LAST_NUMBER = (1 << 32) - 1
 
 ANSWERS: dict[int, tuple[type[Message], ...]] = {
@@ -52,7 +58,10 @@ ANSWERS: dict[int, tuple[type[Message], ...]] = {
     RestoreVerb.BOOK: (BookItem,),
     RestoreVerb.STATE: (),
     RestoreVerb.ENVELOPES: (EnvelopeItem,),
+    RestoreVerb.EVENTS: (EventItem,),
+    RestoreVerb.ACKNOWLEDGE: (),
     RestoreVerb.STATUS: (ServerStatusItem, StatusItem),
+    RestoreVerb.TEST_NOTIFY: (ChannelItem,),
 }
 """The kinds of items that may answer each verb, beside the raw data of FETCH."""
 

@@ -21,6 +21,7 @@ from mastodon.wire.frame import LENGTH, RESTORE_FRAME_LIMIT, encode_frame
 from mastodon.wire.messages import Error, Keepalive, Message, packed_ids
 from mastodon.wire.restore_verbs import RestoreMessage, RestoreReply, RestoreVerb
 from mastodon.wire.status_messages import ServerStatusItem, StatusItem, StatusRequest
+from mastodon.wire.telling_messages import AcknowledgeRequest, ChannelItem, EventItem, EventsRequest, NotifyRequest
 
 FETCH_LIMIT = 8192
 SNAPSHOTS_LIMIT = 1000
@@ -271,7 +272,7 @@ REQUESTS: dict[int, type[Message]] = {
     one.KIND: one
     for one in (
         WhoRequest, MachinesRequest, SnapshotsRequest, PairsRequest, RunsRequest, FetchRequest, BookRequest,
-        StateRequest, EnvelopesRequest, StatusRequest,
+        StateRequest, EnvelopesRequest, StatusRequest, EventsRequest, AcknowledgeRequest, NotifyRequest,
     )
 }  # fmt: skip
 
@@ -279,7 +280,7 @@ REPLIES: dict[int, type[Message]] = {
     one.KIND: one
     for one in (
         WhoItem, MachineItem, SnapshotItem, PairItem, RunItem, DataItem, BookItem, EnvelopeItem, StatusItem,
-        ServerStatusItem, Done, Error, Keepalive,
+        ServerStatusItem, EventItem, ChannelItem, Done, Error, Keepalive,
     )
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ ALPN = "mastodon-restore/1"
 
 
 class RestoreVerb(IntEnum):
-    """Requests. 10-31 are reserved for events, keeps, mail and status."""
+    """Requests. 14-31 are reserved for keeps and mail."""
 
     WHO = 1
     MACHINES = 2
@@ -23,7 +23,10 @@ class RestoreVerb(IntEnum):
     BOOK = 7
     STATE = 8
     ENVELOPES = 9
+    EVENTS = 10
+    ACKNOWLEDGE = 11
     STATUS = 12
+    TEST_NOTIFY = 13
 
 
 ALLOWED: dict[RestoreVerb, frozenset[Role]] = {
@@ -36,7 +39,10 @@ ALLOWED: dict[RestoreVerb, frozenset[Role]] = {
     RestoreVerb.BOOK: frozenset({Role.ADMIN}),
     RestoreVerb.STATE: frozenset({Role.ADMIN}),
     RestoreVerb.ENVELOPES: frozenset({Role.ADMIN}),
+    RestoreVerb.EVENTS: frozenset({Role.ADMIN}),
+    RestoreVerb.ACKNOWLEDGE: frozenset({Role.ADMIN}),
     RestoreVerb.STATUS: frozenset({Role.ADMIN, Role.MONITOR}),
+    RestoreVerb.TEST_NOTIFY: frozenset({Role.ADMIN}),
 }
 """The whole table of verbs and roles. Machines are looked up inside the certificate's tenant, for a ticket inside its
 machine and root; what lies outside is NOT_FOUND, as if it did not exist. The operator's monitor has no tenant, and sees
@@ -54,8 +60,10 @@ class RestoreReply(IntEnum):
     DATA = 165
     BOOK = 166
     ENVELOPE = 167
+    EVENT = 168
     STATUS = 169
     SERVER_STATUS = 170
+    CHANNEL = 171
     DONE = 190
 
 
