@@ -255,6 +255,22 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadRow:
+    """What a client read of a machine between two times; ``sequence`` is the entry's (0: not written yet)."""
+
+    sequence: int
+    pin: bytes
+    label: str
+    tenant: bytes
+    machine: bytes
+    since_ns: int
+    time_ns: int
+    requests: int
+    blobs: int
+    content_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class DayOfPacks:
     """What the catalogue holds of one day on one spool: pack ids that are there, and those marked lost."""
 
@@ -403,6 +419,15 @@ class Catalogue(Protocol):
 
     def settings(self, name: str, tenant: bytes = b"") -> Deferred[list[tuple[bytes, str]]]:
         """A setting's newest values in a tenant's policy, or (b"") the operator's: by machine, b"" for all."""
+
+    def reads(
+        self, after: int, limit: int, tenant: bytes | None, machine: bytes, since_ns: int
+    ) -> Deferred[list[ReadRow]]:
+        """Reads behind a sequence and not over before ``since_ns``, the oldest first; of a tenant (None: all), about a
+        machine or (empty) all."""
+
+    def has_fetched(self, pin: bytes) -> Deferred[bool]:
+        """Whether a client key ever fetched blobs."""
 
     def days(self, spool: bytes) -> Deferred[list[str]]: ...
 

@@ -21,6 +21,7 @@ from mastodon.catalogue import (
     sqlite_histories,
     sqlite_packs,
     sqlite_queries,
+    sqlite_reads,
     sqlite_status,
 )
 from mastodon.catalogue.interface import (
@@ -39,6 +40,7 @@ from mastodon.catalogue.interface import (
     ListedPair,
     MachineRow,
     PairRow,
+    ReadRow,
     SettingRow,
     StoredPack,
     Tenant,
@@ -234,6 +236,14 @@ class SqliteCatalogue:
 
     def settings(self, name: str, tenant: bytes = b"") -> Deferred[list[tuple[bytes, str]]]:
         return self._read(OTHERS, sqlite_queries.settings, name, tenant)
+
+    def reads(
+        self, after: int, limit: int, tenant: bytes | None, machine: bytes, since_ns: int
+    ) -> Deferred[list[ReadRow]]:
+        return self._read(OTHERS, sqlite_reads.reads, after, limit, tenant, machine, since_ns)
+
+    def has_fetched(self, pin: bytes) -> Deferred[bool]:
+        return self._read(OTHERS, sqlite_reads.has_fetched, pin)
 
     def days(self, spool: bytes) -> Deferred[list[str]]:
         return self._read(OTHERS, sqlite_packs.days, spool)

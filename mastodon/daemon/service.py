@@ -122,6 +122,7 @@ class MastodonService(Service):
         self._lookout = Lookout(store, self._reactor, term_of(self._identity.certificate))
         self._append.heard = self._restore.heard = self._lookout
         self._lookout.start()
+        store.reads.start(self._reactor)
         if config.metrics is not None:
             self._listening.append(self._listen_for_metrics(config.metrics, status))
         yield defer.Deferred.fromCoroutine(store.watching.start(self._reactor, system_clocks()))

@@ -28,6 +28,7 @@ from mastodon.catalogue.interface import (
     ListedEvent,
     ListedPair,
     MachineRow,
+    ReadRow,
     Tenant,
     Totals,
 )
@@ -48,6 +49,7 @@ from mastodon.daemon.opening import (
 from mastodon.daemon.pack_receiver import PackReceiver
 from mastodon.daemon.policies import Changes
 from mastodon.daemon.rates import RATE, RateSettings, rate_value
+from mastodon.daemon.reads import ReadLog
 from mastodon.daemon.spool import Spool
 from mastodon.daemon.spools import SpoolMemory, Spools, SpoolStatus, spool_status
 from mastodon.daemon.telling.acknowledge import acknowledge
@@ -334,6 +336,17 @@ class Store:
         """An admin's events, or (None) the operator's, the oldest first."""
         codes = codes_for(Audience.OPERATOR if tenant is None else Audience.ADMIN)
         return self._do(self._ready().catalogue.listed_events(after, since_ns, limit, tenant, machine, codes))
+
+    @property
+    def reads(self) -> ReadLog:
+        """Who reads what, which the daemon starts."""
+        return self._ready().reads
+
+    def read_rows(
+        self, tenant: bytes | None, machine: bytes, after: int, since_ns: int, limit: int
+    ) -> "Deferred[list[ReadRow]]":
+        """What was read behind a sequence: of a tenant (None: all), about a machine or (empty) all."""
+        return self._do(self.reads.rows(after, limit, tenant, machine, since_ns))
 
     def acknowledge(self, tenant: bytes, pin: bytes, events: Sequence[int]) -> "Deferred[None]":
         """The admin knows of these events."""
