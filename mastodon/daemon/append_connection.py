@@ -17,7 +17,7 @@ from mastodon.daemon.store import Account, CommitResult, PackReceiver, Standing
 from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.record import record_hash
 from mastodon.wire import append_server
-from mastodon.wire.append_server import UNKNOWN, AppendSession, LookUp, Open, Perform
+from mastodon.wire.append_server import UNKNOWN, AppendSession, LookUp, Open, Perform, TooOld
 from mastodon.wire.effects import Close, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, WireError
 from mastodon.wire.fair import Kind
@@ -171,6 +171,8 @@ class AppendConnection(FramedConnection):
                     self._job(partial(self._store.standing, machine), self._looked_up)
                 case Open(hello):
                     self._open(hello)
+                case TooOld(hello):
+                    self._port.heard.too_old(hello)
                 case Perform(message):
                     self._perform(message)
                 case SecurityEvent(code, text):
@@ -178,6 +180,8 @@ class AppendConnection(FramedConnection):
                         self.host, "append port: security event from {peer}: {text}", peer=self.peer, text=text
                     )
                     self._store.record(APPEND_EVENTS[code], machine=self._machine, detail=f"{self.peer}: {text}")
+                    if code is ErrorCode.NOT_AUTHENTICATED:
+                        self._port.heard.refused("append port", self.host)
                 case Close():
                     self.close()
 
@@ -204,6 +208,7 @@ class AppendConnection(FramedConnection):
             self._end(ErrorCode.UNAVAILABLE, "the server has as many connections as it takes: try again in a minute")
             return
         self._epoch = self._store.machine_session(machine)
+        self._port.heard.checked_in(hello)
         self._allowance = self._port.allowance(machine)
         self.belong_to(machine)
         self.raise_limit(APPEND_FRAME_LIMIT)
