@@ -8,7 +8,7 @@ something, what the state claimed of it is forgotten, another pass reads it agai
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mastodon import __version__
@@ -99,6 +99,7 @@ class Backup:
         """Back everything up. Raises NothingCommitted, and what the session raises."""
         answer = self._session.answer
         self._take_head(answer)
+        self._memory.learn_head(answer.head_sequence, answer.head_hash)
         self._look_back(answer.head_sequence, answer.head_hash, answer.ledger_head)
         pair = self._settle_pair(answer.pair)
         secret, clocks = self._job.secret, self._clocks
@@ -146,9 +147,10 @@ class Backup:
             )
         elif before.sequence > sequence or before.hash != hash:
             self._notices |= Notice.SERVER_WENT_BACK
+            other = "another snapshot" if before.sequence == sequence else "snapshot"
             self._watcher.say(
-                f"the server's newest snapshot is {sequence}, this machine remembers {before.sequence}: ask the "
-                "operator what was lost"
+                f"this machine remembers {other} {before.sequence}, the server's newest is {sequence}: the server was "
+                "put back to an older state; all that it lacks is sent again. Ask its operator what was lost"
             )
         try:
             is_newer = self._memory.compare_ledger(ledger_head)
@@ -228,19 +230,31 @@ class Backup:
                 time_ns=self._clocks.wall_ns(), root=root, run_nonce=self._nonce, predecessor=predecessor,
                 remembered=self._memory.remembered.hash, notices=int(self._notices),
             )  # fmt: skip
-            signed = record.sign(self._job.secret.signing_key)
+            signed = self._note_commit(record)
             try:
                 word = self._session.commit(signed)
             except SnapshotRefused as error:
                 refusal = str(error)
                 answer = self._session.refresh()
                 self._take_head(answer)
+                self._memory.learn_head(answer.head_sequence, answer.head_hash)
                 continue
             if isinstance(word, Committed):
                 self._head = record.sequence, record_hash(signed)
                 self._remember()
             return record.sequence, word
         raise NothingCommitted(f"the server refuses the snapshot: {refusal}")
+
+    def _note_commit(self, record: SnapshotRecord) -> bytes:
+        """The record as it is to be committed, noted in the trust memory, or saying that this could not be done."""
+        signed = record.sign(self._job.secret.signing_key)
+        try:
+            self._memory.ask(record_hash(signed))
+        except DiskError as error:
+            self._notices |= Notice.MEMORY_NOT_KEPT
+            self._watcher.say(f"the state cannot be written, what this run learns is forgotten: {error}")
+            return replace(record, notices=int(self._notices)).sign(self._job.secret.signing_key)
+        return signed
 
     def _remember(self) -> None:
         try:

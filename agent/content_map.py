@@ -20,6 +20,7 @@ place names a blob by the id of its content, and a commit fails while a blob is 
 import os
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from zlib import crc32
 
 from mastodon_agent.opening import announce
@@ -49,6 +50,17 @@ Place = tuple[bytes, int, int]
 """(blob id, offset, length)."""
 
 
+def fetch_early(directory: str) -> None:
+    """Have the kernel fetch the table before it is wanted.
+
+    Look-ups come at random: one by one from a cold disk they would take longer than the whole table.
+    """
+    with suppress(OSError):
+        fd = os.open(os.path.join(directory, NAME), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        announce(fd, 0, ANNOUNCED)
+        os.close(fd)
+
+
 class ContentMap:
     """The table. One process at a time uses it; the run's lock sees to that.
 
@@ -70,8 +82,6 @@ class ContentMap:
             self.clear()
         else:
             self._count = self._estimate()
-            # Look-ups come at random: one by one from a cold disk they would take longer than the whole table.
-            announce(self._fd, 0, ANNOUNCED)
 
     def place(self, hash: bytes, length: int) -> tuple[bytes, int] | None:
         """The blob that holds content of this hash and length, and the offset in it."""

@@ -68,7 +68,7 @@ class PageEntries(NamedTuple):
     def plaintext(self, directories: Iterable[Directory]) -> bytes:
         """The page blob's plaintext; the directories are those of its sections."""
         packed: list[tuple[Directory, Sequence[bytes]]] = [
-            (directory, [join_entry(entry.packed, entry.places, entry.rest) for entry in entries])
+            (directory, [join_entry(entry[:3], entry.places, entry.rest) for entry in entries])
             for directory, entries in zip(directories, self.sections, strict=True)
         ]
         return join_page(self.users, self.groups, packed)

@@ -18,6 +18,7 @@ PART_MINIMUM = 256 * 1024
 """Some 2,000 entries: a process of its own does not pay for less."""
 WINDOW = 4 * 1024 * 1024
 """How far a part may begin behind the place where it should."""
+STEP = 128 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +110,15 @@ def cut_in_parts(path: str, machine: bytes, pair: bytes, count: int) -> list[Par
 
 def _find_block(file: BinaryIO, at: int) -> StatePage | None:
     """The first good page that begins soon behind ``at``."""
-    window = os.pread(file.fileno(), WINDOW, at)
-    found = window.find(BLOCK_MAGIC)
-    while found >= 0:
-        file.seek(at + found)
-        page = read_block(file, at + found)
-        if page is not None:
-            return page
-        found = window.find(BLOCK_MAGIC, found + 1)
+    end = at + WINDOW
+    while at < end:
+        step = os.pread(file.fileno(), STEP + len(BLOCK_MAGIC) - 1, at)
+        found = step.find(BLOCK_MAGIC)
+        while found >= 0:
+            file.seek(at + found)
+            page = read_block(file, at + found)
+            if page is not None:
+                return page
+            found = step.find(BLOCK_MAGIC, found + 1)
+        at += STEP
     return None

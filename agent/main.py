@@ -13,7 +13,7 @@ from mastodon.sealed.errors import FormatError
 from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.sealed.snapshot import INCOMPLETE, SnapshotStatus
 from mastodon.sealed.url import MachineUrl
-from mastodon_agent import niceness, splay, state
+from mastodon_agent import content_map, niceness, splay, state
 from mastodon_agent.console import Console
 from mastodon_agent.dry_run import DryRun
 from mastodon_agent.estimate import Estimate
@@ -171,6 +171,7 @@ def _begin_ahead(options: Options, secret: MachineSecret, readers: ReaderProcess
     interrupted = os.path.exists(os.path.join(options.state, state.PART))
     if not interrupted and not options.reread and (pair or not os.path.exists(listing)):
         readers.begin_ahead(ScanJob(listing, pair))
+        content_map.fetch_early(options.state)
 
 
 def _show_progress(options: Options, console: Console, stack: contextlib.ExitStack) -> None:

@@ -16,7 +16,7 @@ from mastodon.sealed.entry_codec import PackedEntry, odd_owners
 from mastodon.sealed.listing import PAGE_MAXIMUM, Key, cuts_after, shared_length
 from mastodon_agent.kept_entries import DELTA, GROUP, USER, Kept, PageEntries, flagged
 from mastodon_agent.reader import SMALL
-from mastodon_agent.records import NO_ROW, Listed
+from mastodon_agent.records import NO_ROW, ROW_SIZE, Listed
 from mastodon_agent.references import Base, BlobRef, Content, Stretch
 from mastodon_agent.state import ListingWriter, NewPage, StatePage
 from mastodon_agent.uses import Use, Uses, pack_uses
@@ -58,6 +58,10 @@ class OldEntries:
         entries = [entry for section in sections for entry in section]
         return cls(page, keys, entries, page.rows(), references, users, groups)
 
+    def row(self, index: int) -> bytes:
+        """The row of an entry."""
+        return self.rows[index * ROW_SIZE : (index + 1) * ROW_SIZE]
+
     def stretches(self, places: list[int]) -> list[Stretch]:
         """Where flat places lead."""
         threes = zip(places[::3], places[1::3], places[2::3], strict=True)
@@ -97,6 +101,9 @@ class Draft:
     files: int = 0
     content_bytes: int = 0
     whole: bool = True
+    copied: OldEntries | None = None
+    numbers: dict[int, int] = field(default_factory=dict)
+    """From the numbers of references in the page that is being copied to those in this one."""
 
     @property
     def is_settled(self) -> bool:
@@ -125,6 +132,22 @@ class Draft:
             flat += (index, at, size)
             if ref is not None and uses is not None:
                 uses.add(index, at, size)
+        return flat
+
+    def renumber(self, places: list[int], old: OldEntries, uses: Uses | None) -> list[int]:
+        """The flat places of an old page's entry as they stand in this page, counted there."""
+        if self.copied is not old:
+            self.copied, self.numbers = old, {}
+        numbers = self.numbers
+        flat: list[int] = []
+        for at in range(0, len(places), 3):
+            before, offset, length = places[at : at + 3]
+            index = numbers.get(before)
+            if index is None:
+                index = numbers[before] = self.reference(None if before == HOLE else old.references[before])
+            flat += (index, offset, length)
+            if index != HOLE and uses is not None:
+                uses.add(index, offset, length)
         return flat
 
     def add(self, directory: Directory, name: bytes, entry: Kept, length: int, row: bytes) -> None:
@@ -175,6 +198,8 @@ class ListingBuilder:
         self._told = told
         self._draft = Draft()
         self._waiting: deque[Draft | StatePage] = deque()
+        self.weight = 0
+        """How much waits for a bundle; kept pages, which are small, count little."""
         self._last: StatePage | None = None
         self.first_keys: list[Key] = []
         self.ids: list[bytes] = []
@@ -187,11 +212,6 @@ class ListingBuilder:
         """Whether the next entry begins a page."""
         return not self._draft.rows and self._last is None
 
-    @property
-    def weight(self) -> int:
-        """How much waits for a bundle; kept pages, which are small, count little."""
-        return sum(8 if isinstance(one, Draft) else 1 for one in self._waiting)
-
     def add(self, directory: Directory, entry: Listed, content: Content | None, row: bytes) -> None:
         """A new entry."""
         stretches = content.stretches if content is not None else ()
@@ -200,23 +220,46 @@ class ListingBuilder:
 
     def copy(self, old: OldEntries, start: int, count: int, flag: EntryFlag = UNFLAGGED) -> None:
         """Entries of the old listing, as they were but for a flag; flagged ones are looked at again next time."""
-        size = len(NO_ROW)
         for index in range(start, start + count):
-            entry = old.entries[index]
-            packed = flagged(entry.packed, flag) if flag else entry.packed
-            row = NO_ROW if flag else old.rows[index * size : (index + 1) * size]
-            uid, gid, rest = entry.uid, entry.gid, entry.rest
-            user, group = rest.get(USER, old.users.get(uid, "")), rest.get(GROUP, old.groups.get(gid, ""))
-            base = old.base(index) if DELTA in rest else None
-            owned = Owned(entry.is_file, entry.size, uid, user, gid, group)
-            self._add(old.keys[index], owned, packed, old.stretches(entry.places), base, row)
+            if flag or not self._copy_as_is(old, index):
+                self._copy(old, index, flag)
+
+    def _copy_as_is(self, old: OldEntries, index: int) -> bool:
+        """Whether the entry is like nearly all, with nothing in it to be changed but the numbers of references."""
+        _, before, behind, _, size, uid, gid, places, rest = entry = old.entries[index]
+        if rest:
+            return False
+        directory, name = old.keys[index]
+        length = counted_length(len(before) + len(behind), len(places) // 3)
+        self._make_room(directory, length)
+        draft = self._draft
+        if draft.users.get(uid) != old.users.get(uid, "") or draft.groups.get(gid) != old.groups.get(gid, ""):
+            return False
+        numbered = draft.renumber(places, old, draft.uses if size <= SMALL else None)
+        if numbered != places:
+            entry = entry._replace(places=numbered)
+        draft.add(directory, name, entry, length, old.row(index))
+        if cuts_after(name, draft.length, draft.names):
+            self._cut()
+        return True
+
+    def _copy(self, old: OldEntries, index: int, flag: EntryFlag) -> None:
+        entry = old.entries[index]
+        packed = flagged(entry.packed, flag) if flag else entry.packed
+        uid, gid, rest = entry.uid, entry.gid, entry.rest
+        user, group = rest.get(USER, old.users.get(uid, "")), rest.get(GROUP, old.groups.get(gid, ""))
+        base = old.base(index) if DELTA in rest else None
+        owned = Owned(entry.is_file, entry.size, uid, user, gid, group)
+        row = NO_ROW if flag else old.row(index)
+        self._add(old.keys[index], owned, packed, old.stretches(entry.places), base, row)
 
     def _add(
         self, key: Key, entry: Listed | Owned, packed: PackedEntry, stretches: Sequence[Stretch], base: Base | None,
         row: bytes, is_new: bool = False,
     ) -> None:  # fmt: skip
         directory, name = key
-        length = counted_length(packed, len(stretches), len(base.stretches) if base is not None else 0)
+        base_places = len(base.stretches) if base is not None else 0
+        length = counted_length(len(packed.before) + len(packed.behind), len(stretches), base_places)
         self._make_room(directory, length)
         draft = self._draft
         uses = draft.uses if entry.size <= SMALL else draft.large if is_new else None
@@ -239,7 +282,7 @@ class ListingBuilder:
         One that ended with its listing, and not where its content says, stays only if this listing ends there too.
         """
         if page.whole:
-            self._waiting.append(page)
+            self._wait(page)
             self.settle()
         else:
             self._last = page
@@ -258,13 +301,14 @@ class ListingBuilder:
                 self._writer.keep(first)
                 self._count(first.first_key(), first.id, first.count, first.files, first.content_bytes)
             self._waiting.popleft()
+            self.weight -= _weight(first)
 
     def close(self) -> None:
         """The listing is at its end; every bundle is closed."""
         self._draft.whole = False
         self._cut()
         if self._last is not None:
-            self._waiting.append(self._last)
+            self._wait(self._last)
         self.settle()
         if self._waiting:
             raise AssertionError("a page refers to a bundle that was never closed")
@@ -285,9 +329,13 @@ class ListingBuilder:
 
     def _cut(self) -> None:
         if self._draft.rows:
-            self._waiting.append(self._draft)
+            self._wait(self._draft)
             self._draft = Draft()
             self.settle()
+
+    def _wait(self, page: Draft | StatePage) -> None:
+        self._waiting.append(page)
+        self.weight += _weight(page)
 
     def _finish(self, draft: Draft) -> None:
         for ref, use in zip(draft.references, draft.large.of([ref.id for ref in draft.references]), strict=True):
@@ -319,13 +367,17 @@ class ListingBuilder:
         self.content_bytes += content_bytes
 
 
-def counted_length(packed: PackedEntry, places: int, base_places: int = 0) -> int:
-    """About the bytes of an entry, rather more than less; the same for the same entry, wherever its content lies, since
-    pages are cut by it."""
-    length = len(packed.before) + len(packed.behind) + 4
+def counted_length(packed: int, places: int, base_places: int = 0) -> int:
+    """About the bytes of an entry, rather more than less, from those that are packed; the same for the same entry,
+    wherever its content lies, since pages are cut by it."""
+    length = packed + 4
     if base_places:
         length += BASE_BYTES + PLACE_MOST * base_places
     return length + (PLACE_BYTES if places == 1 else PLACE_MOST * places)
+
+
+def _weight(page: Draft | StatePage) -> int:
+    return 8 if isinstance(page, Draft) else 1
 
 
 def _join_references(draft: Draft) -> None:

@@ -45,7 +45,7 @@ from mastodon.wire.messages import (
 )
 from mastodon.wire.restore_messages import DataItem, Done, decode_reply
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 60.0
 M = TypeVar("M", bound=Message)
 
 

@@ -90,8 +90,9 @@ class Site:
         passkey.write_text(PASSKEY, "ascii")
         return [Machine(url.stem, url, passkey, url.with_suffix(".state")) for url in urls]
 
-    def on_client_core(self, words: Sequence[str | Path], nice: bool = False) -> list[str | Path]:
-        prefix = ["taskset", "-c", self.client_core, *(["nice", "-n", "19"] if nice else [])]
+    def on_client_core(self, words: Sequence[str | Path], idly: bool = False) -> list[str | Path]:
+        """``idly``: only while nothing else wants that core. Of nice 19 others would still wait for the slice."""
+        prefix = ["taskset", "-c", self.client_core, *(["chrt", "--idle", "0"] if idly else [])]
         return [*prefix, *words]
 
     def timed(self, words: Sequence[str | Path]) -> Timed:
@@ -129,11 +130,11 @@ class Site:
     # Floods
 
     def agent(self, machine: Machine, tree: Path) -> list[str | Path]:
-        return self.on_client_core(machine.agent_words(tree), nice=True)
+        return self.on_client_core(machine.agent_words(tree), idly=True)
 
     def lean(self, machine: Machine, kind: str) -> list[str | Path]:
         words: list[str | Path] = [sys.executable, "-m", "bench.flood", kind, str(self.here.append_port), machine.url]
-        return self.on_client_core(words, nice=True)
+        return self.on_client_core(words, idly=True)
 
     def start(self, commands: Sequence[Sequence[str | Path]]) -> list["subprocess.Popen[bytes]"]:
         """All at once; what they say goes to a file."""

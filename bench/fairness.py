@@ -2,8 +2,8 @@
 
     python -m bench.fairness --work DIR [--runs N] [--only PARTS] [--json FILE] [--chart FILE]
 
-The daemon has one core to itself, all clients share another, floods at nice 19: so it is the daemon that is contended,
-not the clients' CPU, and how busy it was is printed. Each part has a new installation:
+The daemon has one core to itself, all clients share another, floods only while it is idle: so it is the daemon that is
+contended, not the clients' CPU, and how busy it was is printed. Each part has a new installation:
 
     agents      a slow machine (a small tree, all of it new each time) beside 8 real agents with big trees of noise
     packs       the same beside 8 lean clients that send packs of noise, for which they need next to no CPU

@@ -51,6 +51,8 @@ class AgentCase(SynchronousTestCase):
     of passphrases, and what the system says of its disks."""
 
     readers = 1
+    raw_secret = b""
+    """The machine's secret, where bundles have to be cut at the same places each time; else any."""
     ahead = False
     """Whether the readers begin before the server has answered, as the command's do."""
 
@@ -60,7 +62,7 @@ class AgentCase(SynchronousTestCase):
         self.state = self.work / "state"
         self.tree.mkdir(parents=True)
         self.state.mkdir()
-        self.secret = MachineSecret(secrets.token_bytes(32))
+        self.secret = MachineSecret(self.raw_secret or secrets.token_bytes(32))
         self.vault = Vault(self.secret, PASSPHRASE)
         self.vault.opens_envelopes = False
         self.heard = Heard()

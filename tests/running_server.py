@@ -100,7 +100,7 @@ class RunningServer:
 class ServerTestCase(TestCase):
     """Starts a daemon with one admin for each test; ``thread`` runs blocking code beside the reactor."""
 
-    timeout = 60
+    timeout = 240
 
     def setUp(self):
         self.server = RunningServer(Path(self.mktemp()).resolve())

@@ -113,8 +113,8 @@ class Machine:
         self.run = make_run(self.secret.signing_key, self.pair, nonce, 1, key, self.secret.id_key)
         self.sealer = BlobSealer(self.id, run_id(self.run), key)
 
-    def enrolment(self, admin: Admin) -> bytes:
-        record = Enrolment(self.id, self.secret.public_key, admin.tenant, (SERVER,), b"h" * 16, 0, 1)
+    def enrolment(self, admin: Admin, servers: tuple[bytes, ...] = (SERVER,)) -> bytes:
+        record = Enrolment(self.id, self.secret.public_key, admin.tenant, servers, b"h" * 16, 0, 1)
         return record.sign(self.secret.signing_key)
 
     def blob(self, kind: BlobKind, references: Sequence[bytes], plaintext: bytes, id: bytes = b"") -> Blob:
@@ -215,6 +215,7 @@ class StoreCase(SynchronousTestCase):
     """Starts a store on two spools, with one admin and one machine that has a pair."""
 
     SPOOLS = 2
+    DISK = FaultyDisk
 
     def setUp(self) -> None:
         self.setting = Setting(Path(self.mktemp()).resolve(), self.SPOOLS)
@@ -222,7 +223,7 @@ class StoreCase(SynchronousTestCase):
         self.machine = self.setting.machine
         self.admin = self.setting.admin
         self.clock = self.setting.clock
-        self.disk = FaultyDisk()
+        self.disk = self.DISK()
         self.store = self.setting.store(self.disk)
         self.wait(self.store.start())
         self.addCleanup(self.stop)

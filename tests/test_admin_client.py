@@ -4,8 +4,6 @@ import datetime
 import json
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,13 @@ from mastodon.host.certificates import make_identity, pin_text, write_identity
 from mastodon.sealed.ledger_head import LedgerHeadRecord
 from mastodon.sealed.url import parse_url
 from mastodon.wire.messages import Ack, Committed, NewPair, NewSnapshot, PackEnd, Piece
+from tests.commands import run_command
 from tests.restore_case import FILES, listed
 from tests.running_server import ServerTestCase
 from tests.tiny_backup import TinyBackup
+
+MADE: dict[str, bytes] = {}
+"""The files of an admin's new home."""
 
 
 class AdminCase(ServerTestCase):
@@ -33,9 +35,20 @@ class AdminCase(ServerTestCase):
 
     async def _start(self) -> None:
         await super()._start()
-        await self.thread(lambda: self.admin("init", "--label", "laptop"))
+        await self.thread(self.make_home)
         await self.server.running.store.add_admin("demo", (self.home / "request").read_bytes())
         await self.thread(lambda: self.admin("connect", self.invitation()))
+
+    def make_home(self) -> None:
+        """What `init` makes; once for all tests."""
+        if not MADE:
+            self.admin("init", "--label", "laptop")
+            MADE.update({path.name: path.read_bytes() for path in self.home.iterdir()})
+            return
+        self.home.mkdir(mode=0o700)
+        for name, content in MADE.items():
+            (self.home / name).touch(mode=0o600)
+            (self.home / name).write_bytes(content)
 
     def invitation(self, pin: bytes = b"") -> str:
         """What the operator hands back."""
@@ -46,15 +59,11 @@ class AdminCase(ServerTestCase):
         """Run mastodon-admin; what it said on stdout and stderr."""
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             "MASTODON_ADMIN_HOME": str(home or self.home),
             "MASTODON_ADMIN_PASSPHRASE_FILE": str(self.top / "master"),
         }
-        done = subprocess.run(
-            [sys.executable, "-m", "mastodon.admin.main", *map(str, words)], env=environment, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=self.top, check=False,
-        )  # fmt: skip
-        said = done.stdout.decode("utf-8", "replace")
+        done = run_command("mastodon.admin.main", words, environment, self.top, merge=True)
+        said = done.stdout
         self.assertEqual(done.returncode, code, said)
         self.assertNotIn("Traceback", said)
         return said

@@ -23,6 +23,7 @@ from mastodon.sealed.url import MachineUrl, encode_key
 from mastodon.wire.messages import Finish
 from mastodon_agent.options import UsageError, parse_options
 from mastodon_agent.progress import duration_text, line, size_text
+from tests.commands import run_command
 from tests.fake_append_server import FakeAppendServer, Vault
 
 PASSKEY = b"open sesame"
@@ -49,12 +50,10 @@ class CommandCase(SynchronousTestCase):
             path.chmod(0o600)
         self.given = ["--url-file", self.work / "url", "--passkey-file", self.work / "passkey"]
 
-    def agent(self, *words: object, env: dict[str, str] | None = None, **options) -> subprocess.CompletedProcess[str]:
+    def agent(self, *words: object, env: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
         """One run of the command; no secret and no traceback may ever show."""
-        done = subprocess.run(
-            self.words(*words), env=self.environment(env), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            timeout=60, check=False, **options,
-        )  # fmt: skip
+        given = ["--state", self.work / "state", *words]
+        done = run_command("mastodon_agent.main", given, self.environment(env), self.work)
         for secret in (encode_key(self.raw), PASSKEY.decode(), "Traceback"):
             self.assertNotIn(secret, done.stdout + done.stderr)
         return done

@@ -15,7 +15,7 @@ from mastodon.host.socket_tls import connect
 from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon.wire.append_client import Introduction
 from mastodon.wire.errors import ErrorCode
-from mastodon.wire.messages import Finish, Goodbye, Hello, NewSnapshot, Offer, PackEnd, make_error
+from mastodon.wire.messages import Finish, Goodbye, Greeting, Hello, NewSnapshot, Offer, PackEnd, make_error
 from mastodon_agent.connection import Connection, Patience
 from mastodon_agent.pace import Throttle
 from mastodon_agent.refusals import NoConnection, ServerRefused
@@ -41,10 +41,10 @@ class WireCase(AgentCase):
         for number in range(60):
             self.write(f"f{number:02}", os.urandom(40_000))
 
-    def connection(self, start_s: float = 5.0, later_s: float = 20.0) -> Connection:
+    def connection(self, start_s: float = 120.0, later_s: float = 120.0) -> Connection:
         remembered = TrustMemory(str(self.state), self.secret.machine_id).remembered
         return Connection(
-            lambda: connect([("127.0.0.1", self.server.port)], self.pins, "mastodon/1", timeout=5.0),
+            lambda: connect([("127.0.0.1", self.server.port)], self.pins, "mastodon/1", timeout=60.0),
             Introduction(
                 self.secret.machine_id, self.secret.signing_key, b"n" * 16, remembered.sequence, remembered.hash,
                 "test", time.time_ns,
@@ -54,7 +54,7 @@ class WireCase(AgentCase):
             self.said.append,
         )  # fmt: skip
 
-    def run_over_wire(self, later_s: float = 20.0, **options):
+    def run_over_wire(self, later_s: float = 120.0, **options):
         """One run; its outcome."""
 
         def opened() -> Connection:
@@ -115,7 +115,7 @@ class RunTests(WireCase):
             send(connection, *arguments)
 
         self.patch(Connection, "_send", late)
-        self.assertEqual(self.run_over_wire(later_s=3).status, SnapshotStatus.COMPLETE)
+        self.assertEqual(self.run_over_wire(later_s=60).status, SnapshotStatus.COMPLETE)
         self.assertEqual((len(connections), self.said), (1, []))
 
     def test_nothing_is_offered_to_an_empty_server(self):
@@ -213,12 +213,16 @@ class RefusedTests(WireCase):
         self.server.faults.greeting = b"HTTP/1.1 400 Bad Request\r\n\r\n"
         self.fails(ServerRefused, "protocol")
 
-    def test_another_version(self):
-        """A server of another version is named."""
-        from mastodon.wire.messages import Greeting
+    def test_older_server(self):
+        """A server that is too old is named."""
+        self.server.faults.greeting = Greeting(b"n" * 32, 0, 0, 0).encode()
+        self.fails(ServerRefused, "the server is to be updated")
 
-        self.server.faults.greeting = Greeting(b"n" * 32, 2, 3, 0).encode()
-        self.fails(ServerRefused, "versions 2 to 3")
+    def test_newer_server(self):
+        """A server that takes such agents no more says what to do."""
+        refusal = make_error(ErrorCode.VERSION, "update the agent on this machine")
+        self.server.faults.greeting = Greeting(b"n" * 32, 2, 3, 0).encode() + refusal.encode()
+        self.fails(ServerRefused, "update the agent")
 
     def test_messages_out_of_turn(self):
         """GOODBYE for a greeting is no protocol."""

@@ -2,16 +2,19 @@
 
 import os
 import shutil
+import time
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from unittest import mock
 
 from mastodon.sealed.pair import PairRecord
 from mastodon.sealed.snapshot import Notice, SnapshotStatus
 from mastodon_agent import main, state
+from mastodon_agent.dealing import Dealing
 from mastodon_agent.listing_parts import cut_in_parts
 from mastodon_agent.pairing import Credentials
-from mastodon_agent.reader_process import ReaderProcesses
-from mastodon_agent.ring import OtherEnded
+from mastodon_agent.reader_process import PARTS_EACH, ReaderProcesses
+from mastodon_agent.ring import OtherEnded, RingReader
 from tests import test_agent_changes, test_agent_state
 from tests.agent_runs import AgentCase
 from tests.fake_append_server import Vault
@@ -19,15 +22,20 @@ from tests.long import long_test
 
 
 class InShares(AgentCase):
-    """Runs with three reader processes, however small the tree, that begin before the server answers."""
+    """Runs with three reader processes and many parts, however small the tree, that begin before the server answers."""
 
     readers = 3
     ahead = True
 
     def setUp(self) -> None:
-        patcher = mock.patch("mastodon_agent.listing_parts.PART_MINIMUM", 1)
-        patcher.start()
-        self.addCleanup(patcher.stop)
+        for name, value in (
+            ("mastodon_agent.listing_parts.PART_MINIMUM", 1),
+            ("mastodon.sealed.listing.PAGE_MINIMUM", 1024),
+            ("mastodon.sealed.listing.CUT_ODDS", 64),
+        ):
+            patcher = mock.patch(name, value)
+            patcher.start()
+            self.addCleanup(patcher.stop)
         super().setUp()
 
 
@@ -107,6 +115,63 @@ class RunsInSharesTests(InShares):
         self.assertIn(Notice.NEW_PAIR, outcome.notices)
         self.assertEqual(outcome.tally.read_files, 1500)
         self.assertEqual(self.vault.missing(self.vault.record().root), [])
+
+    def test_a_process_that_is_long_in_coming(self) -> None:
+        """While one process is held up in its first part, the others take all that is left, more than one part each."""
+        self.write("d0/0000", b"changed")
+        released = self.state / "released"
+        taken = self.state / "taken"
+        take = Dealing.take
+
+        def noted(dealing: Dealing, round: int, process: int) -> int | None:
+            part = take(dealing, round, process)
+            if part is not None:
+                with open(taken, "ab") as file:
+                    file.write(b"%d %d\n" % (part, process))
+            return part
+
+        def held_up(_step: str, _name: bytes) -> None:
+            while not released.exists():
+                lines = taken.read_bytes().splitlines()
+                if len(lines) == parts:
+                    released.touch()
+                time.sleep(0.001)
+
+        listing = str(self.state / state.NAME)
+        pair = PairRecord.read_unverified(self.vault.newest_pair()).pair
+        parts = len(cut_in_parts(listing, self.secret.machine_id, pair, 3 * PARTS_EACH))
+        self.assertGreater(parts, 3)
+        with mock.patch.object(Dealing, "take", noted):
+            self.assertEqual(self.back_up(watch=held_up).tally.read_files, 1)
+        owners = dict(map(bytes.split, taken.read_bytes().splitlines()))
+        self.assertEqual(list(owners.values()).count(owners[b"0"]), 1)
+        self.assertEqual(len(self.entries()), 1503)
+
+    def test_nothing_is_looked_at_too_late(self) -> None:
+        """A record is not looked at once the next one is asked for, or no more are: its slot is written anew."""
+        records = RingReader.records
+
+        def wiping(ring: RingReader, idle: Callable[[], None]) -> Iterator[tuple[int, memoryview, memoryview]]:
+            for kind, data, meta in records(ring, idle):
+                copies = bytearray(data), bytearray(meta)
+                try:
+                    yield kind, memoryview(copies[0]), memoryview(copies[1])
+                finally:
+                    for copy in copies:
+                        copy[:] = bytes(len(copy))
+
+        large = os.urandom(3_000_000)
+        self.write("d1/large", large)
+        self.write("d2/1499", b"changed")
+        with mock.patch.object(RingReader, "records", wiping):
+            self.assertEqual(self.back_up().tally.read_files, 2)
+        self.assertEqual(self.content("d1/large"), large)
+        self.assertEqual(self.content("d2/1499"), b"changed")
+
+    def test_all_processes_are_gone(self) -> None:
+        """Where no process is left to take a part, the run ends."""
+        with mock.patch.object(Dealing, "take", lambda *_: os._exit(1)):
+            self.assertRaises(OtherEnded, self.back_up)
 
     def test_process_that_dies(self) -> None:
         """A reader that is killed ends the run, and never a listing without its share."""

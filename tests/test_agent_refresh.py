@@ -140,7 +140,9 @@ class NotedTests(SynchronousTestCase):
 
 
 class RunCase(AgentCase):
-    """A tree of which most has gone, so that its bundles are used little."""
+    """A tree of which most has gone, so that its bundles are used little: each of them, as this secret cuts them."""
+
+    raw_secret = b"this cuts where it suits all of "
 
     def setUp(self) -> None:
         super().setUp()

@@ -209,11 +209,19 @@ class ConversationTests(SynchronousTestCase):
         for number in (ErrorCode.NOT_AUTHENTICATED, ErrorCode.UNAVAILABLE):
             self.assertEqual(code(client(State.GREETED).receive(make_error(number, "no").encode())), number)
 
-    def test_another_version(self):
-        """A server that does not speak ours is told apart from a broken one."""
-        for oldest, newest in ((2, 5), (0, 0)):
-            effects = client().receive(Greeting(b"n" * 32, oldest, newest, 0).encode())
-            self.assertIsInstance(reason(effects), RemoteVersion)
+    def test_server_too_old(self):
+        """A server that does not speak ours yet is told apart from a broken one."""
+        effects = client().receive(Greeting(b"n" * 32, 0, 0, 0).encode())
+        self.assertIsInstance(reason(effects), RemoteVersion)
+
+    def test_server_too_new(self):
+        """It is told who comes, in our version, so that it can tell the admin; its refusal is final."""
+        one = client()
+        (send,) = one.receive(Greeting(b"n" * 32, VERSION + 1, VERSION + 3, 0).encode())
+        self.assertIsInstance(send, Send)
+        effects = one.receive(make_error(ErrorCode.VERSION, "update the agent on this machine").encode())
+        self.assertEqual(code(effects), ErrorCode.VERSION)
+        self.assertIn("update the agent", str(reason(effects)))
 
     def test_broken_frames(self):
         """Too long, of an unknown type, not the message: final, and nothing is taken after it."""

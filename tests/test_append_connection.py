@@ -3,73 +3,44 @@
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.task import Clock
-from twisted.trial.unittest import SynchronousTestCase
 
 from bench.blocking_peers import TinyMachine
-from mastodon.daemon.append_connection import HELLO_S, OFFERS_OUTSTANDING, AppendConnection
-from mastodon.daemon.append_port import AppendPort
+from mastodon.daemon.append_connection import HELLO_S, OFFERS_OUTSTANDING
 from mastodon.daemon.connection import BYTE_COST, FRAME_COST
 from mastodon.daemon.errors import Unavailable
-from mastodon.daemon.rates import RateSettings
-from mastodon.daemon.scheduling import Scheduler
-from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.wire.errors import ErrorCode
 from mastodon.wire.fair import QUANTUM
-from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
-from mastodon.wire.hello import VERSION, sign_hello
 from mastodon.wire.messages import (
     Answer,
     Error,
     Greeting,
-    Hello,
     Message,
     NewPair,
     Offer,
     Piece,
     Wanted,
-    decode_server,
 )
-from tests.test_connection import FakeTransport
+from tests.append_port_case import AgentsEnd, AppendPortCase, PortStore
 
-SERVER = b"s" * 32
 SECRET = MachineSecret(b"m" * 32)
 
 
-class FakeAccount:
-    """What the port reads of an account."""
-
-    def __init__(self) -> None:
-        self.machine, self.public_key = SECRET.machine_id, SECRET.public_key
-        self.state = MachineState.ACTIVE
-        self.head_sequence, self.head_hash, self.pair, self.stored_blobs = 0, b"", b"", 0
-
-
-class SlowStore:
+class SlowStore(PortStore):
     """Answers when the test lets it."""
 
     def __init__(self) -> None:
+        super().__init__()
+        self.keys[SECRET.machine_id] = SECRET.public_key
         self.accounts: list[Deferred[Any]] = []
         self.offers: list[Deferred[set[bytes]]] = []
         self.at_once = True
-        self.rates = RateSettings()
-        self.written = 0
 
     def account(self, machine: bytes, proven: bool = True) -> Deferred[Any]:
         if self.at_once:
-            return succeed(FakeAccount())
+            return super().account(machine)
         self.accounts.append(Deferred())
         return self.accounts[-1]
-
-    def machine_session(self, machine: bytes) -> int:
-        return 1
-
-    def now_ns(self) -> int:
-        return 1
-
-    def signed_head(self) -> bytes:
-        return b""
 
     def record(self, *_: Any, **__: Any) -> Deferred[None]:
         return succeed(None)
@@ -85,34 +56,19 @@ class SlowStore:
         raise Unavailable("no spool is online")
 
 
-class AppendConnectionTests(SynchronousTestCase):
+class AppendConnectionTests(AppendPortCase):
     def setUp(self) -> None:
-        self.clock = Clock()
-        self.scheduler = Scheduler(self.clock)
+        super().setUp()
+        self.agent = AgentsEnd(self.port, SECRET)
+        self.connection, self.heard, self.hello = self.agent.connection, self.agent.heard, self.agent.hello
+
+    def make_store(self) -> SlowStore:
         self.store = SlowStore()
-        store: Any = self.store
-        self.port = AppendPort(store, self.scheduler, self.clock, lambda count: bytes(count), SERVER, 10, 10, 60.0)
-        self.connection: AppendConnection = self.port.buildProtocol(None)
-        self.transport = FakeTransport()
-        self.connection.makeConnection(self.transport)
-        self._reader = FrameReader(RESTORE_FRAME_LIMIT)
+        return self.store
 
     def say(self, *messages: Message) -> None:
-        for message in messages:
-            self.connection.dataReceived(message.encode())
+        self.agent.send(*messages)
         self.clock.advance(0)
-
-    def heard(self) -> list[Message]:
-        self._reader.receive(self.transport.written)
-        self.transport.written = b""
-        messages = []
-        while (frame := self._reader.next_frame()) is not None:
-            messages.append(decode_server(*frame))
-        return messages
-
-    def hello(self) -> Hello:
-        signature = sign_hello(SECRET.signing_key, bytes(32), SERVER, SECRET.machine_id, VERSION)
-        return Hello(VERSION, SECRET.machine_id, signature, b"r" * 16, 0, b"", 1, "test")
 
     def enter(self) -> None:
         self.say(self.hello())
@@ -123,7 +79,7 @@ class AppendConnectionTests(SynchronousTestCase):
         self.store.at_once = False
         self.say(self.hello())
         self.connection.connectionLost()
-        self.store.accounts[0].callback(FakeAccount())
+        self.store.accounts[0].callback(self.store.account_of(SECRET.machine_id))
         self.assertEqual(self.port.sessions._holders, {})
         self.assertEqual(self.scheduler._queue._leaves, {})
         self.assertEqual(self.port.connections, set())
@@ -133,7 +89,7 @@ class AppendConnectionTests(SynchronousTestCase):
         """Whoever says nothing is told, and turned away."""
         self.clock.advance(HELLO_S)
         self.assertEqual([getattr(one, "code", None) for one in self.heard()][-1], ErrorCode.TIMEOUT)
-        self.assertIn("loseConnection", self.transport.said)
+        self.assertIn("loseConnection", self.agent.transport.said)
 
     def test_promise_p12_offers_are_few_at_a_time(self) -> None:
         """Of offers that are sent at once, few are looked up at a time; all are answered."""

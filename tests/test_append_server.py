@@ -5,7 +5,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.sealed.snapshot import SnapshotStatus
-from mastodon.wire.append_server import TRANSITIONS, AppendSession, LookUp, Open, Perform, State
+from mastodon.wire import append_server
+from mastodon.wire.append_server import TRANSITIONS, AppendSession, LookUp, Open, Perform, State, TooOld
 from mastodon.wire.effects import Close, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, FrameTooLong, UnknownVerb
 from mastodon.wire.hello import VERSION, sign_hello
@@ -99,13 +100,33 @@ class AuthenticationTests(SynchronousTestCase):
         """The key that unknown machines are checked against opens no session, whatever it is asked to sign."""
         self.assertTrue(self.refusal(hello(), None))
 
-    def test_other_version(self) -> None:
-        """Another version is refused in words."""
-        session = AppendSession(NONCE, PIN)
-        session.greet()
-        effects = session.receive(Hello(7, SECRET.machine_id, bytes(64), b"r" * 16, 0, b"", 0, "1"))
-        self.assertEqual(effects[0].message.code, ErrorCode.VERSION)  # type: ignore[union-attr]
-        self.assertEqual(effects[1], Close())
+    def of_version(self, version: int, key: Ed25519PrivateKey = SECRET.signing_key) -> list[append_server.Effect]:
+        """What a HELLO of this version leads to, on a server that speaks 3 to 5."""
+        session = AppendSession(NONCE, PIN, 3, 5)
+        self.assertEqual(session.greet(), [Send(Greeting(NONCE, 3, 5, 0))])
+        signature = sign_hello(key, NONCE, PIN, SECRET.machine_id, version)
+        said = Hello(version, SECRET.machine_id, signature, b"r" * 16, 0, b"", 0, "0.9")
+        self.assertEqual(session.receive(said), [LookUp(SECRET.machine_id)])
+        return session.known(SECRET.public_key)
+
+    def test_versions(self) -> None:
+        """The two versions before the newest work on. Older and newer ones are told what to update, and end."""
+        for version in (3, 4, 5):
+            self.assertEqual([type(effect) for effect in self.of_version(version)], [Open])
+        told, said, close = self.of_version(2)
+        assert isinstance(told, TooOld) and isinstance(said, Send) and isinstance(said.message, Error)
+        self.assertEqual((told.hello.agent_version, said.message.code, close), ("0.9", ErrorCode.VERSION, Close()))
+        self.assertIn("update the agent", said.message.text)
+        said, close = self.of_version(6)
+        assert isinstance(said, Send) and isinstance(said.message, Error)
+        self.assertEqual((said.message.code, close), (ErrorCode.VERSION, Close()))
+        self.assertIn("the server is to be updated", said.message.text)
+
+    def test_promise_p2_versions_are_said_to_the_machine_alone(self) -> None:
+        """A stranger who claims an old version for a machine gets the answer of all strangers, and nobody is told."""
+        stranger = self.of_version(2, Ed25519PrivateKey.generate())
+        self.assertEqual([type(effect) for effect in stranger], [SecurityEvent, Send, Close])
+        self.assertEqual(stranger[1].message.code, ErrorCode.NOT_AUTHENTICATED)  # type: ignore[union-attr]
 
 
 class TableTests(SynchronousTestCase):

@@ -272,10 +272,12 @@ class CatalogueTests(CatalogueMixin):
         found = self.wait(self.catalogue.snapshots(self.machine.id, 2, 3))
         self.assertEqual([record for record, _ in found], records[1:4])
         self.assertEqual(self.wait(self.catalogue.snapshots(self.machine.id, (1 << 64) - 1, 3)), [])
-        one, recent = self.wait(self.catalogue.committed(self.machine.id, record_hash(records[2]), found[1][1]))
+        name, last = record_hash(records[2]), found[2][1]
+        one, recent = self.wait(self.catalogue.committed(self.machine.id, name, found[1][1], 1 << 62))
+        self.assertEqual(self.wait(self.catalogue.committed(self.machine.id, name, found[1][1], last)), (one, 1))
         assert one is not None
         self.assertEqual((one.hash, one.time_ns, recent), (record_hash(records[2]), found[1][1], 2))
-        self.assertEqual(self.wait(self.catalogue.committed(self.machine.id, b"x" * 32, 0)), (None, 5))
+        self.assertEqual(self.wait(self.catalogue.committed(self.machine.id, b"x" * 32, 0, 1 << 62)), (None, 5))
         self.assertEqual((self.account().head_sequence, self.account().head_hash), (5, record_hash(records[-1])))
 
     def test_behind_writes(self) -> None:

@@ -16,11 +16,13 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench.faults.check import Checks
 from bench.faults.kinds import FAULTS, KILLS, OTHERS, chosen
 from bench.faults.power import lose, tear_file
 from bench.faults.proxy import Cut, CuttingProxy
 from bench.faults.report import as_markdown
-from bench.faults.rig import Result, Totals, deal
+from bench.faults.rig import Result, Totals, Wanted, _era, deal
+from bench.faults.site import Broken, Site
 from bench.faults.steps import Counter, Fault, Plan, What, read_journal, watch
 from bench.faults.tree import change_tree, differences, make_tree, take_manifest
 from tests.long import WANTED, Extent
@@ -67,6 +69,22 @@ class PointTests(SynchronousTestCase):
         self.assertEqual(code, 2)
         self.assertIn("kill-daemon", text)
         self.assertNotIn("Traceback", text)
+
+
+class InstallationTests(SynchronousTestCase):
+    """The installation that points share."""
+
+    def test_none_to_be_had(self) -> None:
+        """Where one cannot be set up its points count as failures, told; those after them go on."""
+        work = Path(self.mktemp()).resolve()
+        work.mkdir(parents=True)
+        removed: list[str] = []
+        self.patch(Site, "set_up", lambda _site: (_ for _ in ()).throw(Broken("no daemon")))
+        self.patch(Site, "remove", lambda site: removed.append(site.work.name))
+        totals, said = Totals(), list[str]()
+        _era(Wanted(1, ["torn-pack"] * 2, work, float("inf")), [0, 1], totals, Checks(), {}, said.append)
+        self.assertEqual([one.failure for one in totals.results], ["no installation: no daemon"] * 2)
+        self.assertEqual((len(said), removed), (2, ["site-0", "site-1"]))
 
 
 class DealTests(SynchronousTestCase):

@@ -1,7 +1,7 @@
 """Faults, by the commands that a user types: whatever dies, what was acknowledged is there (P9), and the next run
 completes. After each fault everything is restored twice, by the admin's client and from the spools alone (P10).
 
-Here trees and packs are larger than in the fault rig (bench/faults), and the programs are started as a user does it.
+Here trees and packs are larger than in the fault rig (bench/faults); agent and daemon are started as a user does it.
 """
 
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from bench.faults.proxy import Cut, CuttingProxy
-from bench.installation import Installation
+from tests.commands import QuickInstallation
 from tests.compare_trees import compare_trees
 from tests.long import extent, long_test
 
@@ -53,7 +53,7 @@ class FaultTests(SynchronousTestCase):
         self.rng = random.Random(SEED)
         self.tree = self.work / "tree"
         make_tree(self.tree, self.rng)
-        self.here = Installation(self.work)
+        self.here = QuickInstallation(self.work)
         self.addCleanup(self.here.stop_daemon)
 
     def agent(self, url: Path | None = None) -> "subprocess.CompletedProcess[str]":
@@ -89,7 +89,7 @@ class FaultTests(SynchronousTestCase):
         """The daemon is killed at random points of runs: the run goes on when it is back, and all is there."""
         self.here.set_up()
         takes = self.a_run_takes()
-        for _ in range(extent(share=4, whole=50)):
+        for _ in range(extent(share=3, whole=50)):
             shutil.rmtree(self.work / "agent-state")
             change_tree(self.tree, self.rng)
             agent = self.agent_process()
@@ -104,7 +104,7 @@ class FaultTests(SynchronousTestCase):
     def test_promise_p9_agent_killed(self) -> None:
         """The agent is killed at random points: the next run completes, and what was acked is not sent again."""
         self.here.set_up()
-        hits, points, sent = 0, extent(share=4, whole=50), 0
+        hits, points, sent = 0, extent(share=3, whole=50), 0
         while hits < points:
             agent = self.agent_process()
             time.sleep(self.rng.uniform(0.2, 1.0))
@@ -123,7 +123,7 @@ class FaultTests(SynchronousTestCase):
         self.assertLess(packs, 1.3 * content, "what was acknowledged was sent again")
 
     def test_promise_p9_connection_cut(self) -> None:
-        """Ten runs, each with its connection cut at a random point: each takes it up again and completes."""
+        """Runs, each with its connection cut at a random point: each takes it up again and completes."""
         self.here.set_up()
         proxy = CuttingProxy(self.here.append_port)
         threading.Thread(target=proxy.serve, daemon=True).start()
@@ -132,7 +132,7 @@ class FaultTests(SynchronousTestCase):
         text = self.here.url.read_text("ascii").replace(f":{self.here.append_port}", f":{proxy.port}")
         url.touch(mode=0o600)
         url.write_text(text, "ascii")
-        for number in range(1, 11):
+        for number in range(1, 1 + extent(share=4, whole=10)):
             (self.tree / "large").write_bytes(self.rng.randbytes(12 << 20))
             proxy.cuts.append(Cut(up=self.rng.randrange(1000, 12 << 20), reset=bool(number % 2)))
             self.complete(self.agent(url))
@@ -179,7 +179,7 @@ class FaultTests(SynchronousTestCase):
         """Daemon and agent are killed in turn, many times; whatever was committed restores."""
         self.here.set_up()
         takes = self.a_run_takes()
-        for _ in range(extent(share=5, whole=40)):
+        for _ in range(extent(share=4, whole=40)):
             change_tree(self.tree, self.rng)
             agent = self.agent_process()
             time.sleep(self.rng.uniform(0.0, takes))

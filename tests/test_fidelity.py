@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench.installation import Installation
+from tests.commands import QuickInstallation
 from tests.compare_trees import UNPRIVILEGED, compare_trees
 from tests.long import long_test
 from tests.odd_trees import make_odd_tree, remove_tree
@@ -23,7 +23,7 @@ class FidelityTests(SynchronousTestCase):
         self.work = Path(self.mktemp()).resolve()
         self.work.mkdir(parents=True)
         self.tree = self.work / "tree"
-        self.here = Installation(self.work)
+        self.here = QuickInstallation(self.work)
         self.addCleanup(self.clean_up)
 
     def clean_up(self) -> None:

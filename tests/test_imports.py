@@ -54,8 +54,11 @@ RULES = {
     "mastodon.admin": rule(
         "mastodon.sealed mastodon.wire mastodon.host mastodon.restore", SEALING | {"click", "gnupg", "pyxdelta", "rich"}
     ),
+    "mastodon.monitor": rule("mastodon.sealed mastodon.wire mastodon.host mastodon.restore mastodon.admin", SEALING),
     "mastodon.catalogue": rule("mastodon.sealed mastodon.wire mastodon.host", SEALING | TWISTED),
-    "mastodon.daemon": rule("mastodon.sealed mastodon.wire mastodon.host mastodon.catalogue", SEALING | TWISTED),
+    "mastodon.daemon": rule(
+        "mastodon.sealed mastodon.wire mastodon.host mastodon.catalogue", SEALING | TWISTED | {"prometheus_client"}
+    ),
     "mastodon.operator": rule(
         "mastodon.sealed mastodon.wire mastodon.host mastodon.catalogue mastodon.daemon mastodon.recover",
         SEALING | TWISTED | {"click", "rich"},
@@ -212,6 +215,11 @@ class LoadedTests(SynchronousTestCase):
         loaded = self.loaded("mastodon_agent.main, mastodon_agent.online")
         self.assertEqual(loaded & (TWISTED | {"click", "rich"}), set())
         self.assertIn("mastodon_agent", loaded)
+
+    def test_plugin_loads_nothing_heavy(self) -> None:
+        """What runs every minute for each machine pays for no command line, terminal or gpg."""
+        loaded = self.loaded("mastodon.monitor.main, mastodon.monitor.check")
+        self.assertEqual(loaded & (TWISTED | {"click", "gnupg", "prometheus_client", "rich"}), set())
 
     def test_clients_load_no_twisted(self) -> None:
         """Admin's client and recovery run on the base install."""

@@ -24,6 +24,7 @@ from mastodon.sealed.ledger import (
 )
 from mastodon.sealed.ledger_entries import (
     ENTRY_TYPES,
+    Acknowledged,
     AdminAdded,
     BookSwapped,
     CertificateAdded,
@@ -79,6 +80,7 @@ BODIES: list[EntryBody] = [
     Reads(H, H, 12, 1 << 40),
     MachineStateSet(H, MachineState.RETIRED, samples.statement(), b"", 99),
     Succeeded(samples.succession()),
+    Acknowledged(b"t" * 32, b"p" * 32, (1, 2, 1 << 40)),
 ]
 
 
@@ -117,7 +119,7 @@ class LedgerTests(SynchronousTestCase):
         data, _, head = segment(BODIES)
         entries, reader = read(data)
         self.assertEqual([entry.body for entry in entries], BODIES)
-        self.assertEqual([entry.sequence for entry in entries], list(range(1, 20)))
+        self.assertEqual([entry.sequence for entry in entries], list(range(1, len(BODIES) + 1)))
         self.assertEqual(entries[3].time_ns, samples.TIME_NS + 3)
         self.assertEqual([entry.clock_trusted for entry in entries[:3]], [True, False, True])
         self.assertEqual((reader.head, reader.valid_length, reader.torn), (head, len(data), False))

@@ -23,7 +23,9 @@ from mastodon.host.certificates import load_identity, pin_text
 from mastodon.host.spool_layout import read_marker
 from mastodon.operator.initialise import initialise
 from mastodon.operator.main import main
+from mastodon.sealed.book import BookContent, make_book
 from mastodon.sealed.enrolment import Enrolment
+from mastodon.sealed.record import record_hash
 from mastodon.sealed.statement import StatementVerb
 from tests.store_case import Admin, Clock, Machine
 
@@ -226,6 +228,10 @@ class CheckTests(CommandCase):
         receiver.write(data)
         mainland.wait(receiver.finish(pack))
         mainland.wait(store.commit(machine.id, machine.snapshot(blobs[-1][0]), epoch))
+        secret = self.admin.secret
+        book = make_book(BookContent(()), secret.tenant, 1, b"", secret.book_key, secret.order_key, b"s" * 16)
+        statement = self.admin.statement(StatementVerb.SWAP_BOOK, record_hash(book), clock.now, server=pin)
+        mainland.wait(store.execute(self.admin.tenant, self.admin.pin, statement, book))
         mainland.wait(store.stop())
         (self.pack,) = (self.directory / "spool").glob("packs/**/*.pack")
         (self.ledger,) = (self.directory / "spool").glob("ledger/*/*.ledger")
@@ -275,6 +281,25 @@ class CheckTests(CommandCase):
             self.assertIn("mastodon rebuild", said)
             self.call("rebuild")
             self.assertIn("All is well", self.call("check"))
+
+    def test_misstated_pairs_and_books(self) -> None:
+        """Pair records, their names, envelopes and books that are not as in the ledger are named."""
+        for harm, said in (
+            ("UPDATE envelopes SET envelope = x'00'", "1 pair records or envelopes of machine"),
+            ("UPDATE envelopes SET record = CAST(record || x'00' AS BLOB)", "1 pair records or envelopes of machine"),
+            ("UPDATE pairs SET nth = 7", "1 pair records or envelopes of machine"),
+            ("UPDATE pairs SET hash = zeroblob(32)", "1 pair records or envelopes of machine"),
+            ("DELETE FROM envelopes", "machines: the newest pair of one has no record"),
+            ("UPDATE books SET book = x'00'", "the book of admin"),
+            ("UPDATE books SET version = 0", "the book of admin"),
+            ("DELETE FROM books", "the book of admin"),
+        ):
+            connection = sqlite3.connect(self.directory / "state/catalogue.sqlite", isolation_level=None)
+            connection.execute(harm)
+            connection.close()
+            self.assertIn(f"the catalogue misstates {said}", self.call("check", code=1))
+            self.call("rebuild")
+            self.assertEqual(self.call("check", "--quiet"), "")
 
 
 class ControlTests(TestCase):

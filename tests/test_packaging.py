@@ -16,7 +16,7 @@ import mastodon
 from tests.summary import Tally, tally
 
 TOP = Path(__file__).resolve().parent.parent
-SCRIPTS = {"mastodon", "mastodon-admin", "mastodon-agent", "mastodon-recover"}
+SCRIPTS = {"check_mastodon", "mastodon", "mastodon-admin", "mastodon-agent", "mastodon-recover"}
 
 
 def words(text: str) -> set[str]:

@@ -17,13 +17,16 @@ from mastodon.sealed import (  # noqa: F401  their bodies have to be loaded to b
     statement,
 )
 from mastodon.sealed.enrolment import Role
+from mastodon.sealed.events import CLOSES, EVENTS, OF_A_SUBJECT, OPENS, EventCode
 from mastodon.sealed.ledger_entries import ENTRY_TYPES
 from mastodon.sealed.purposes import Purpose
 from mastodon.sealed.record import Record, RecordType
 from mastodon.sealed.schema import Body
+from mastodon.sealed.settings import SETTINGS
 from mastodon.wire.errors import RETRYABLE, ErrorCode
 from mastodon.wire.messages import CLIENT_MESSAGES, SERVER_MESSAGES, Message, Verb
-from mastodon.wire.restore_messages import ALLOWED, REPLIES, REQUESTS, RestoreVerb
+from mastodon.wire.restore_messages import REPLIES, REQUESTS
+from mastodon.wire.restore_verbs import ALLOWED, RestoreVerb
 
 TOP = Path(__file__).resolve().parent.parent
 SPEC = (TOP / "protocol-spec.md").read_text("utf-8")
@@ -134,10 +137,27 @@ class SpecTests(SynchronousTestCase):
         for verb in statement.StatementVerb:
             self.assertIn(verb.name, section(11))
 
+    def test_events(self):
+        """Each event with its severity and audience, what it opens, and what closes that."""
+        rows = [row for row in table(section(13)) if row[0].isdigit()]
+        expected = []
+        for code, kind in EVENTS.items():
+            marks = (" †" if code in OPENS else "") + (" s" if code in OF_A_SUBJECT else "")
+            closers = [closer.name for closer, closed in CLOSES.items() if code in closed]
+            expected.append([str(int(code)), code.name + marks, kind.severity, kind.audience, ", ".join(closers)])
+        self.assertEqual(rows, expected)
+        self.assertEqual(set(EVENTS), set(EventCode))
+
+    def test_settings(self):
+        """Each setting with its usual value."""
+        rows = [row for row in table(section(13)) if "." in row[0]]
+        names = {name.strip("` "): row[2] for row in rows for name in row[0].split(",")}
+        self.assertEqual(names, {name: kind.usual for name, kind in SETTINGS.items()})
+
     def test_sections_that_modules_name(self):
         """A module's docstring that names a section names one that there is."""
         count = len(re.findall(r"^## \d+\. ", SPEC, re.M))
-        self.assertEqual(count, 20)
+        self.assertEqual(count, 21)
         for path in [*(TOP / "mastodon" / "sealed").glob("*.py"), *(TOP / "mastodon" / "wire").glob("*.py")]:
             for number in re.findall(r"protocol-spec\.md §(\d+)", path.read_text("utf-8")):
                 self.assertLessEqual(int(number), count, path.name)

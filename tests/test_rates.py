@@ -1,14 +1,11 @@
 """Caps on what agents send (P12): they hold those that pay no heed, at once, and after a restart."""
 
 import json
-from typing import Any
-from unittest import mock
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mastodon.daemon.append_connection import AppendConnection
 from mastodon.daemon.append_port import AppendPort
 from mastodon.daemon.connection import READ_AHEAD
 from mastodon.daemon.errors import NotFound
@@ -19,31 +16,22 @@ from mastodon.daemon.rates import (
     SLOWEST,
     TINY_PIECE_COUNTS,
     Bucket,
-    RateSettings,
 )
-from mastodon.daemon.scheduling import Scheduler
-from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.wire.fair import QUANTUM
-from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
-from mastodon.wire.hello import VERSION, sign_hello
 from mastodon.wire.messages import (
     Answer,
-    Hello,
-    Keepalive,
     Message,
     Offer,
     Pace,
     PackEnd,
     Piece,
     Progress,
-    decode_server,
 )
+from tests.append_port_case import AgentsEnd, AppendPortCase, PortStore
 from tests.store_case import StoreCase
-from tests.test_connection import FakeTransport
 from tests.test_operator import CommandCase
 
-SERVER = b"s" * 32
 RATE = 100_000
 PIECE = 20_000
 
@@ -103,71 +91,35 @@ class Receiver:
         pass
 
 
-class EagerStore:
+class EagerStore(PortStore):
     """Takes all that the port gives it, and counts."""
 
     def __init__(self) -> None:
-        self.rates = RateSettings()
+        super().__init__()
         self.taken: dict[bytes, int] = {}
-        self.keys: dict[bytes, bytes] = {}
-
-    def account(self, machine: bytes, proven: bool = True) -> Deferred[Any]:
-        return succeed(
-            mock.Mock(
-                machine=machine, public_key=self.keys[machine], state=MachineState.ACTIVE, head_sequence=0,
-                head_hash=b"", pair=b"", stored_blobs=0,
-            )
-        )  # fmt: skip
-
-    def machine_session(self, machine: bytes) -> int:
-        return 1
-
-    def now_ns(self) -> int:
-        return 1
-
-    def signed_head(self) -> bytes:
-        return b""
 
     def begin_pack(self, machine: bytes, epoch: int) -> Receiver:
         return Receiver(self, machine)
 
 
-class Flood:
+class Flood(AgentsEnd):
     """A connection whose agent has pieces without end, and sends as long as it is read."""
 
     def __init__(self, port: AppendPort, secret: MachineSecret) -> None:
-        self.machine = secret.machine_id
-        self.connection: AppendConnection = port.buildProtocol(None)
-        self.transport = FakeTransport()
-        self.connection.makeConnection(self.transport)
-        self._reader = FrameReader(RESTORE_FRAME_LIMIT)
-        signature = sign_hello(secret.signing_key, bytes(32), SERVER, self.machine, VERSION)
-        hello = Hello(VERSION, self.machine, signature, b"r" * 16, 0, b"", 1, "test")
-        self.connection.dataReceived(hello.encode())
+        super().__init__(port, secret)
+        self.send(self.hello())
 
     def push(self) -> None:
         while self.connection._reading:
-            self.connection.dataReceived(Piece(bytes(PIECE)).encode())
-
-    def heard(self) -> list[Message]:
-        self._reader.receive(self.transport.written)
-        self.transport.written = b""
-        messages = []
-        while (frame := self._reader.next_frame()) is not None:
-            messages.append(decode_server(*frame))
-        return [one for one in messages if not isinstance(one, Keepalive)]
+            self.send(Piece(bytes(PIECE)))
 
 
-class CapTests(SynchronousTestCase):
-    """Agents that ignore what they are told, on a port with a clock of its own."""
+class CapTests(AppendPortCase):
+    """Agents that ignore what they are told."""
 
-    def setUp(self) -> None:
-        self.clock = Clock()
-        self.scheduler = Scheduler(self.clock)
+    def make_store(self) -> EagerStore:
         self.store = EagerStore()
-        store: Any = self.store
-        self.port = AppendPort(store, self.scheduler, self.clock, lambda count: bytes(count), SERVER, 50, 50, 60.0)
-        self.addCleanup(self.scheduler.stop)
+        return self.store
 
     def flood(self, number: int) -> Flood:
         secret = MachineSecret(bytes([number]) * 32)

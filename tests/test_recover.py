@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mastodon.sealed.admin_secret import AdminSecret, encrypt_secret
 from mastodon.sealed.book import BookContent, make_book
 from mastodon.sealed.ledger_entries import BookSwapped
 from mastodon.sealed.pack import INDEX_ROW, TRAILER
+from tests.commands import run_command
 from tests.restore_case import FILES, listed
 from tests.tiny_backup import PASSPHRASE, TinyBackup
 
@@ -41,11 +41,7 @@ class RecoverCase(SynchronousTestCase):
 
     def run_tool(self, *words: object, code: int = 0) -> str:
         """Run the tool; stdout and stderr together."""
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        done = subprocess.run(
-            [sys.executable, "-m", "mastodon.recover.main", *map(str, words)], env=environment, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, cwd=self.top, check=False,
-        )  # fmt: skip
+        done = run_command("mastodon.recover.main", words, os.environ, self.top, merge=True)
         self.assertEqual(done.returncode, code, done.stdout)
         self.assertNotIn("Traceback", done.stdout)
         return done.stdout

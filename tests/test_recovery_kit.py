@@ -19,12 +19,12 @@ from pathlib import Path
 from click.testing import CliRunner
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from bench.installation import Installation
 from mastodon.operator import recovery
 from mastodon.operator.main import main
 from mastodon.recover import build, needed
-from mastodon.recover.build import TOOL, build_kit
+from mastodon.recover.build import TOOL, Kit, build_kit
 from mastodon.recover.installed_wheels import NoWheel, remake, with_dependencies
+from tests.commands import QuickInstallation
 from tests.restore_case import FILES
 from tests.test_recover import RecoverCase
 
@@ -48,12 +48,22 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+MADE: list[tuple[Path, Kit]] = []
+
+
+def made_kit(test: SynchronousTestCase) -> tuple[Path, Kit]:
+    """A kit that is made once for all tests, which only read it."""
+    if not MADE:
+        out = Path(test.mktemp()).resolve()
+        MADE.append((out, build_kit(out)))
+    return MADE[0]
+
+
 class KitTests(SynchronousTestCase):
     """Of what is installed here."""
 
     def setUp(self) -> None:
-        self.out = Path(self.mktemp())
-        self.kit = build_kit(self.out)
+        self.out, self.kit = made_kit(self)
 
     def test_is_whole(self) -> None:
         """Tool, specification, and a wheel of every library with all that it needs."""
@@ -252,9 +262,7 @@ class KitRestoresTests(RecoverCase):
     def setUp(self) -> None:
         super().setUp()
         self.backup.write_spool(self.spool)
-        mastodon("init", self.top / "server", "--name", "localhost")
-        shutil.move(self.top / "server/spool/recovery", self.spool / "recovery")
-        shutil.rmtree(self.top / "server")
+        shutil.copytree(made_kit(self)[0], self.spool / "recovery")
         self.tool = self.spool / "recovery" / TOOL
 
     def python(self, *words: object, code: int = 0, libraries: str = "") -> str:
@@ -306,7 +314,7 @@ class KitRestoresTests(RecoverCase):
         tree.mkdir()
         (tree / "small").write_bytes(b"small")
         (tree / "large").write_bytes(os.urandom(3 << 20))
-        here = Installation(self.top / "whole")
+        here = QuickInstallation(self.top / "whole")
         here.work.mkdir()
         self.addCleanup(here.stop_daemon)
         here.set_up()

@@ -7,13 +7,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from mastodon.sealed.book import BOOK_LIMIT
 from mastodon.sealed.enrolment import Role
 from mastodon.sealed.errors import Malformed
+from mastodon.sealed.events import EventCode
 from mastodon.sealed.ledger_entries import MachineState
+from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon.sealed.statement import Statement
 from mastodon.wire.errors import BadMessage, ErrorCode, UnknownVerb, WireError
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
 from mastodon.wire.messages import Keepalive, Message, make_error
 from mastodon.wire.restore_messages import (
-    ALLOWED,
     DATA_LIMIT,
     FETCH_LIMIT,
     REPLIES,
@@ -29,7 +30,6 @@ from mastodon.wire.restore_messages import (
     MachinesRequest,
     PairItem,
     PairsRequest,
-    RestoreVerb,
     RunItem,
     RunsRequest,
     SnapshotItem,
@@ -39,6 +39,15 @@ from mastodon.wire.restore_messages import (
     WhoRequest,
     decode_reply,
     decode_request,
+)
+from mastodon.wire.restore_verbs import ALLOWED, RestoreVerb
+from mastodon.wire.status_messages import (
+    ServerStatusItem,
+    SpoolState,
+    StatusItem,
+    StatusRequest,
+    TenantUse,
+    WatchState,
 )
 from tests import sealed_samples as samples
 from tests.hostile import accepted_cuts, accepted_flips, quick
@@ -55,6 +64,7 @@ FROM_CLIENT: list[Message] = [
     BookRequest(7),
     StateRequest(8, samples.statement(), b""),
     EnvelopesRequest(9, H, b"p" * 16),
+    StatusRequest(10, H),
 ]
 FROM_SERVER: list[Message] = [
     WhoItem(1, H, "alice", Role.ADMIN, (samples.SERVER,), 5, 7, ("h:7410",), samples.ledger_head()),
@@ -65,10 +75,19 @@ FROM_SERVER: list[Message] = [
     DataItem(6, b"raw bytes"),
     BookItem(7, samples.book()),
     EnvelopeItem(9, samples.pair(), samples.ENVELOPE, 0),
+    StatusItem(
+        10, H, H, MachineState.ACTIVE, WatchState.PARTIAL, 5, 9, 3, 8, 5, 3600, 18000, 2, 1 << 40,
+        ((int(EventCode.PARTIAL_LONG), "", 7),), SnapshotStatus.PARTIAL, 1 << 41,
+    ),
+    ServerStatusItem(
+        10, 5, "1.0", 7, H, 9, 1, 4, (SpoolState("/spool", "not mounted", 0, 0),),
+        (TenantUse(H, "alice", 2, 5, ((int(EventCode.QUOTA_80), "", 7),), 6),),
+        ((int(EventCode.SPOOL_OFFLINE), "ab", 6),),
+    ),
     Done(8, H),
     make_error(ErrorCode.NOT_FOUND, "no such machine", request=9),
     Keepalive(),
-]
+]  # fmt: skip
 
 
 def frame_of(message: Message) -> tuple[int, bytes]:
@@ -89,12 +108,12 @@ class RestoreMessageTests(SynchronousTestCase):
         self.assertEqual({type(message) for message in FROM_SERVER}, set(REPLIES.values()))
 
     def test_table_of_verbs_and_roles(self):
-        """Every verb has its row; a monitor reads nothing, a ticket no more than a restore needs."""
+        """Every verb has its row; a monitor reads nothing but status, a ticket no more than a restore needs."""
         self.assertEqual(set(ALLOWED), set(RestoreVerb))
         self.assertEqual(set(REQUESTS), {int(verb) for verb in RestoreVerb})
         by_role = {role: {verb for verb, roles in ALLOWED.items() if role in roles} for role in Role}
         self.assertEqual(by_role[Role.ADMIN], set(RestoreVerb))
-        self.assertEqual(by_role[Role.MONITOR], {RestoreVerb.WHO})
+        self.assertEqual(by_role[Role.MONITOR], {RestoreVerb.WHO, RestoreVerb.STATUS})
         self.assertEqual(
             by_role[Role.TICKET], {RestoreVerb.WHO, RestoreVerb.SNAPSHOTS, RestoreVerb.RUNS, RestoreVerb.FETCH}
         )

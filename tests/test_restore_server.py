@@ -7,14 +7,12 @@ from mastodon.wire.effects import Close, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, UnknownVerb
 from mastodon.wire.messages import make_error
 from mastodon.wire.restore_messages import (
-    ALLOWED,
     REQUESTS,
     BookRequest,
     EnvelopesRequest,
     FetchRequest,
     MachinesRequest,
     PairsRequest,
-    RestoreVerb,
     RunsRequest,
     SnapshotsRequest,
     StateRequest,
@@ -22,6 +20,8 @@ from mastodon.wire.restore_messages import (
     decode_request,
 )
 from mastodon.wire.restore_server import Authorise, RestoreSession, Serve, State
+from mastodon.wire.restore_verbs import ALLOWED, RestoreVerb
+from mastodon.wire.status_messages import StatusRequest
 
 SAMPLES = [
     WhoRequest(1),
@@ -33,11 +33,12 @@ SAMPLES = [
     BookRequest(7),
     StateRequest(8, b"s", b""),
     EnvelopesRequest(9, b"m" * 32, b"p" * 16),
+    StatusRequest(10, b""),
 ]
 MAY = {
     Role.ADMIN: set(RestoreVerb),
     Role.TICKET: {RestoreVerb.WHO, RestoreVerb.SNAPSHOTS, RestoreVerb.RUNS, RestoreVerb.FETCH},
-    Role.MONITOR: {RestoreVerb.WHO},
+    Role.MONITOR: {RestoreVerb.WHO, RestoreVerb.STATUS},
 }
 
 

@@ -26,8 +26,6 @@ MANY = 35
 class SecurityEventTests(ServerTestCase):
     """A real daemon; each attempt is a connection of its own."""
 
-    timeout = 110
-
     def test_flood(self) -> Deferred[None]:
         """Of each kind, and of each machine or admin, so many an hour are written; all the rest is only logged."""
 

@@ -19,7 +19,7 @@ from bench.faults.check import Checks, check_road
 from bench.faults.kills import measure
 from bench.faults.kinds import KINDS
 from bench.faults.point import Missed, Point
-from bench.faults.site import POINTS_EACH, Machine, Site
+from bench.faults.site import POINTS_EACH, Broken, Machine, Site
 
 ERA = 25
 DRAWS = 25
@@ -152,7 +152,13 @@ def _era(
         for number in numbers:
             if time.monotonic() > wanted.until:
                 return
-            site = site or _new_site(wanted, number, len(numbers))
+            try:
+                site = site or _new_site(wanted, number, len(numbers))
+            except Broken as error:
+                result = Result(number, wanted.kinds[number], failure=f"no installation: {error}"[-TEXT:])
+                totals.results.append(result)
+                say(_line(result))
+                continue
             machine = site.machines[number % ERA // POINTS_EACH % len(site.machines)]
             result, spent = _point(wanted, number, site, machine, checks, reach)
             totals.results.append(result)
@@ -179,7 +185,11 @@ def _new_site(wanted: Wanted, number: int, points: int) -> Site:
     work.mkdir(mode=0o700)
     machines = 1 if points == 1 else (min(points, ERA) + POINTS_EACH - 1) // POINTS_EACH
     site = Site(work, rng, 2 - era % 2, machines)
-    site.set_up()
+    try:
+        site.set_up()
+    except BaseException:
+        site.remove()
+        raise
     return site
 
 

@@ -1,16 +1,17 @@
-"""``mastodon-admin machine add``: card into the book first, then enrolment, then URL and passkey for the machine.
+"""``mastodon-admin machine add``: one machine or many; URL and passkey for each, and a line for its crontab.
 
-What was made is kept in the home, 0600, from before the first step until the last is done, so that the command can be
-repeated after any interruption. Once it is done, doing it again changes nothing. The machine's secret stays nowhere.
+Once a machine is added, adding it again changes nothing; after any interruption the same command goes on.
 """
 
 import shlex
-import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
+from mastodon.admin.adding import Adding, begin_or_go_on, enter_and_enrol, hand_over
+from mastodon.admin.names import demand_name, read_names
 from mastodon.admin.office import Office
 from mastodon.admin.options import FILE, office_command
 from mastodon.host.durable import AlreadyThere, DiskError, write_new
@@ -19,167 +20,65 @@ from mastodon.restore.edge import say, tell
 from mastodon.restore.errors import RestoreError
 from mastodon.restore.keys import read_passphrase
 from mastodon.restore.present import to_json
-from mastodon.sealed.book import BookContent, Card, Generation
-from mastodon.sealed.enrolment import HANDLE_LENGTH, Enrolment
-from mastodon.sealed.errors import FormatError
-from mastodon.sealed.machine_secret import SECRET_LENGTH, MachineSecret, id_key_commitment
-from mastodon.sealed.statement import StatementVerb
-from mastodon.sealed.url import DEFAULT_PORT, MachineUrl, encode_key, parse_url
 
 ETC = "/etc/mastodon-agent"
-FORBIDDEN = frozenset("/\\\0\n\r\t ")
-
-
-@dataclass(frozen=True, slots=True)
-class Adding:
-    """A machine that is being added; ``passkey`` is empty for --no-passkey."""
-
-    url: MachineUrl
-    passkey: bytes
-    handle: bytes
-    time_ns: int
+DIRECTORY = click.Path(path_type=Path, file_okay=False)
+NAMES = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 
 
 @click.command("add")
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--names-from", type=NAMES, metavar="FILE", help="Add many: a name a line; `-` reads standard input.")
 @click.option("--passkey-file", type=FILE, help="Use this passkey instead of a new one.")
 @click.option("--no-passkey", is_flag=True, help="For machines that seal to OpenPGP keys only (agent's --recipient).")
-@click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False), help="Write NAME.url and NAME.passkey there, 0600."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--out", type=DIRECTORY, help="Write NAME.url and NAME.passkey there, 0600.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, an object a machine.")
 @office_command
 def machine_add(
-    office: Office, name: str, passkey_file: Path | None, no_passkey: bool, out: Path | None, as_json: bool
-) -> int:
-    """Add the machine NAME. Doing it again changes nothing."""
-    if (
-        not name.isprintable()
-        or not 0 < len(name.encode()) <= 200
-        or FORBIDDEN & set(name)
-        or name.startswith((".", "-"))
-    ):
-        raise RestoreError(f"{name!r} cannot be a machine's name: use letters, digits, dots, dashes")
+    office: Office, name: str | None, names_from: Path | None, passkey_file: Path | None, no_passkey: bool,
+    out: Path | None, as_json: bool,
+) -> int:  # fmt: skip
+    """Add the machine NAME, or those that --names-from lists. Doing it again changes nothing."""
+    if (name is None) == (names_from is None):
+        raise RestoreError("name one machine, or give --names-from FILE for many")
     if no_passkey and passkey_file is not None:
         raise RestoreError("give either --passkey-file or --no-passkey")
-    pending = office.home.pending(name)
-    if not pending.exists():
-        if office.read_book().content.card(name) is not None:
-            return _is_there(office, name, out, as_json)
-        passkey = (
-            b"" if no_passkey else read_passphrase(passkey_file) if passkey_file else new_passkey().encode("ascii")
-        )
-        _begin(office, name, passkey)
-    adding = _load(office, name)
-    secret = MachineSecret(adding.url.secret)
-    content = office.change_book(lambda book: _with_card(book, name, secret, adding))
-    card = content.card(name)
-    if card is None or card.current.machine != secret.machine_id:
-        pending.unlink()
-        raise RestoreError(f"another device has added {name} meanwhile: nothing was changed")
-    _enrol(office, secret, adding)
-    _hand_out(name, adding, out, as_json)
-    pending.unlink()
-    return 0
+    if names_from is not None:
+        names = _many(names_from, passkey_file, out)
+    else:
+        assert name is not None
+        demand_name(name)
+        names = [name]
+    given = read_passphrase(passkey_file) if passkey_file is not None else b""
 
+    def passkey() -> bytes:
+        return b"" if no_passkey else given or new_passkey().encode("ascii")
 
-def _begin(office: Office, name: str, passkey: bytes) -> None:
-    who = office.source.who()
-    identity = office.home.identity()
-    hosts = tuple(_host(text) for text in who.append_hosts)
-    if not hosts:
-        raise RestoreError("the server does not say where agents connect: the operator has to set `name`")
-    url = MachineUrl(name, office.random(SECRET_LENGTH), hosts, who.servers, (identity.order_key, identity.successor))
-    fields = {
-        "url": str(url),
-        "passkey": passkey.hex(),
-        "handle": office.random(HANDLE_LENGTH).hex(),
-        "time_ns": time.time_ns(),
-    }
-    office.home.write(office.home.pending(name), fields)
-
-
-def _load(office: Office, name: str) -> Adding:
-    path = office.home.pending(name)
-    fields = office.home.read(path, "remove it and run the command again")
-    try:
-        return Adding(
-            parse_url(fields["url"]), bytes.fromhex(fields["passkey"]), bytes.fromhex(fields["handle"]),
-            int(fields["time_ns"]),
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError, FormatError):
-        raise RestoreError(f"{path}: damaged; remove it and run the command again") from None
-
-
-def _with_card(book: BookContent, name: str, secret: MachineSecret, adding: Adding) -> BookContent:
-    if book.card(name) is not None:
-        return book
-    generation = Generation(
-        secret.machine_id, secret.public_key, secret.order_key.public_key, id_key_commitment(secret.id_key),
-        adding.time_ns, (), adding.passkey,
-    )  # fmt: skip
-    return book.with_card(Card(name, adding.handle, (generation,)))
-
-
-def _enrol(office: Office, secret: MachineSecret, adding: Adding) -> None:
-    enrolment = Enrolment(
-        secret.machine_id, secret.public_key, office.secret.tenant, adding.url.servers, adding.handle, 0, adding.time_ns
-    )
-    office.state(StatementVerb.ENROL, enrolment.sign(secret.signing_key))
-
-
-def _hand_out(name: str, adding: Adding, out: Path | None, as_json: bool) -> None:
-    machine = MachineSecret(adding.url.secret).machine_id
-    line = crontab_line(name, machine, bool(adding.passkey))
-    fields = {"name": name, "machine": machine.hex(), "crontab": line, "added": True}
     if out is not None:
-        files = _write_files(out, name, adding)
-        fields |= {"files": [str(path) for path in files]}
-    else:
-        fields |= {"url": str(adding.url), "passkey": adding.passkey.decode("utf-8", "backslashreplace")}
-    if as_json:
-        say(to_json(fields))
-        return
-    say(f"machine id: {machine.hex()}")
-    if out is None:
-        say(f"URL: {adding.url}")
-        if adding.passkey:
-            say(f"passkey: {adding.passkey.decode('utf-8', 'backslashreplace')}")
-    else:
-        tell("wrote " + ", ".join(str(path) for path in files))
-    say(f"crontab: {line}")
-    tell(f"Carry URL and passkey to {ETC} on the machine, 0600. The URL is not kept here and cannot be shown again.")
-
-
-def _write_files(out: Path, name: str, adding: Adding) -> list[Path]:
-    try:
-        out.mkdir(mode=0o700, parents=True, exist_ok=True)
-        contents = {out / f"{name}.url": str(adding.url).encode("ascii") + b"\n"}
-        if adding.passkey:
-            contents[out / f"{name}.passkey"] = adding.passkey + b"\n"
-        for path, data in contents.items():
-            try:
-                write_new(path, data)
-            except AlreadyThere:
-                if path.read_bytes() != data:
-                    raise RestoreError(f"{path} is there with another content: move it away and try again") from None
-        return list(contents)
-    except (DiskError, OSError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise RestoreError(f"--out {out}: {why}; try again, also with another --out") from None
-
-
-def _is_there(office: Office, name: str, out: Path | None, as_json: bool) -> int:
-    """Nothing to do, but to say so."""
-    machine = office.cards.find(name)[1].machine
-    fields = {"name": name, "machine": machine.hex(), "added": False}
-    if as_json:
-        say(to_json(fields))
-    else:
-        tell(f"{name} is in the book already, as machine {machine.hex()}: nothing was changed")
-    if out is not None and not (out / f"{name}.url").exists():
-        tell(f"its URL was handed out when it was added, and is kept nowhere: {out}/{name}.url cannot be made again")
+        _make_directory(out)
+    machines = begin_or_go_on(office, names, passkey)
+    added = {one.name: one for one in (enter_and_enrol(office, machines) if machines else [])}
+    show = _show_json if as_json else _show_one if names_from is None else _show_of_many
+    for each in names:
+        if each in added:
+            show(_hand_out(added[each], out))
+            hand_over(office, added[each])
+        else:
+            show(_is_there(office, each, out))
+    if not as_json:
+        _tell_the_end(len(names), len(added))
+    taken = [one.name for one in machines if one.name not in added]
+    if taken:
+        raise RestoreError(f"another device has added {', '.join(taken)} meanwhile: nothing was changed of that")
     return 0
+
+
+def _many(names_from: Path, passkey_file: Path | None, out: Path | None) -> list[str]:
+    if passkey_file is not None:
+        raise RestoreError("--passkey-file is for one machine: of many each gets a passkey of its own")
+    if out is None:
+        raise RestoreError("give --out DIR for the URLs and passkeys of many machines")
+    return read_names(names_from)
 
 
 def crontab_line(name: str, machine: bytes, passkey: bool) -> str:
@@ -190,12 +89,82 @@ def crontab_line(name: str, machine: bytes, passkey: bool) -> str:
     return f"{minute} * * * * root mastodon-agent --url-file {url_file} {key} /"
 
 
-def _host(text: str) -> tuple[str, int]:
-    """host:port as the server says it; the URL's own parser is the judge."""
-    probe = f"mastodon://x:{encode_key(bytes(SECRET_LENGTH))}@{text}/"
+# What is handed out
+
+
+def _hand_out(machine: Adding, out: Path | None) -> dict[str, Any]:
+    id = machine.secret.machine_id
+    fields: dict[str, Any] = {
+        "name": machine.name, "machine": id.hex(), "crontab": crontab_line(machine.name, id, bool(machine.passkey)),
+        "added": True,
+    }  # fmt: skip
+    if out is not None:
+        return fields | {"files": [str(path) for path in _write_files(out, machine)]}
+    return fields | {"url": str(machine.url), "passkey": machine.passkey.decode("utf-8", "backslashreplace")}
+
+
+def _is_there(office: Office, name: str, out: Path | None) -> dict[str, Any]:
+    card = office.cards.find(name)[1]
+    line = crontab_line(name, card.machine, card.has_passkey)
+    fields: dict[str, Any] = {"name": name, "machine": card.machine.hex(), "crontab": line, "added": False}
+    if out is not None and not (out / f"{name}.url").exists():
+        tell(f"{name}: its URL was handed out when it was added, and is kept nowhere: it cannot be made again")
+    return fields
+
+
+def _make_directory(out: Path) -> None:
     try:
-        return parse_url(probe).hosts[0]
-    except FormatError:
-        raise RestoreError(
-            f"the server names an address for agents that is none: {text!r} (port {DEFAULT_PORT}?)"
-        ) from None
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise RestoreError(f"--out {out}: {error.strerror}") from None
+
+
+def _write_files(out: Path, machine: Adding) -> Sequence[Path]:
+    contents = {out / f"{machine.name}.url": str(machine.url).encode("ascii") + b"\n"}
+    if machine.passkey:
+        contents[out / f"{machine.name}.passkey"] = machine.passkey + b"\n"
+    try:
+        for path, data in contents.items():
+            try:
+                write_new(path, data)
+            except AlreadyThere:
+                if path.read_bytes() != data:
+                    raise RestoreError(f"{path} is there with another content: move it away and try again") from None
+    except (DiskError, OSError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise RestoreError(f"--out {out}: {why}; try again, also with another --out") from None
+    return list(contents)
+
+
+# What is said
+
+
+def _show_json(fields: dict[str, Any]) -> None:
+    say(to_json(fields))
+
+
+def _show_one(fields: dict[str, Any]) -> None:
+    if not fields["added"]:
+        tell(f"{fields['name']} is in the book already, as machine {fields['machine']}: nothing was changed")
+        return
+    say(f"machine id: {fields['machine']}")
+    if "files" in fields:
+        tell("wrote " + ", ".join(fields["files"]))
+    else:
+        say(f"URL: {fields['url']}")
+        if fields["passkey"]:
+            say(f"passkey: {fields['passkey']}")
+    say(f"crontab: {fields['crontab']}")
+
+
+def _show_of_many(fields: dict[str, Any]) -> None:
+    if fields["added"]:
+        say(f"# {fields['name']}, machine {fields['machine']}")
+        say(fields["crontab"])
+
+
+def _tell_the_end(names: int, added: int) -> None:
+    if names > 1:
+        tell(f"{added} machines were added, {names - added} were there already")
+    if added:
+        tell(f"Carry URL and passkey to {ETC} on the machine, 0600. The URL stays nowhere here, is never shown again.")

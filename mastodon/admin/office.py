@@ -5,7 +5,7 @@ or of another history, is refused.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,13 +16,14 @@ from mastodon.restore.edge import tell
 from mastodon.restore.errors import NotThere, Refused, RestoreError
 from mastodon.restore.keys import read_file
 from mastodon.restore.memory import Memory
-from mastodon.restore.server_source import ALPN, ServerSource
+from mastodon.restore.server_source import ServerSource
 from mastodon.sealed.admin_secret import AdminSecret, decrypt_secret
 from mastodon.sealed.book import SALT_LENGTH, BookContent, Generation, make_book, open_book
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.record import record_hash
 from mastodon.sealed.statement import LIFE_NS, Statement, StatementVerb
 from mastodon.wire.restore_messages import WhoItem
+from mastodon.wire.restore_verbs import ALPN
 
 ATTEMPTS = 3
 TIMEOUT_S = 60.0
@@ -116,11 +117,7 @@ class Office:
             if content == read.content:
                 return content
             content = self._with_what_is_known(content)
-            secret = self.secret
-            book = make_book(
-                content, secret.tenant, read.version + 1, read.hash, secret.book_key, secret.order_key,
-                self.random(SALT_LENGTH),
-            )  # fmt: skip
+            book = self._sealed(content, read)
             digest = record_hash(book)
             try:
                 self.state(StatementVerb.SWAP_BOOK, digest, book)
@@ -135,11 +132,15 @@ class Office:
 
     def state(self, verb: StatementVerb, content: bytes, attachment: bytes = b"") -> None:
         """Sign a statement and have the server do it."""
-        who = self.greet()
-        statement = Statement(
-            self.secret.tenant, self.source.server_pin, who.counter + 1, time.time_ns() + LIFE_NS, verb, content
-        )
-        self.source.state(statement.sign(self.secret.order_key), attachment)
+        self.state_each(verb, [content], attachment)
+
+    def state_each(self, verb: StatementVerb, contents: Iterable[bytes], attachment: bytes = b"") -> None:
+        """Sign a statement for each content, one after the other, and have the server do them."""
+        for counter, content in enumerate(contents, self.greet().counter + 1):
+            statement = Statement(
+                self.secret.tenant, self.source.server_pin, counter, time.time_ns() + LIFE_NS, verb, content
+            )
+            self.source.state(statement.sign(self.secret.order_key), attachment)
 
     def generation(self, machine: bytes) -> Generation:
         """A machine's generation, with its passkey, from the book. Raises NotThere."""
@@ -153,6 +154,19 @@ class Office:
         """End the connection, if there is one."""
         if "source" in self.__dict__:
             self.source.close()
+
+    def _sealed(self, content: BookContent, before: ReadBook) -> bytes:
+        secret = self.secret
+        try:
+            return make_book(
+                content, secret.tenant, before.version + 1, before.hash, secret.book_key, secret.order_key,
+                self.random(SALT_LENGTH),
+            )  # fmt: skip
+        except FormatError as error:
+            raise RestoreError(
+                f"the book cannot hold {len(content.cards)} machines ({error}): one of an admin has room for about "
+                "2,900; let a second admin have the others"
+            ) from None
 
     def _with_what_is_known(self, content: BookContent) -> BookContent:
         """Adopted pairs and newest heads go along, so that another device starts with them."""

@@ -5,17 +5,19 @@ about trust; it answers quickly. All methods return Deferreds. Writes happen in 
 for; a read marked *behind writes* sees every write asked for before it, other reads see what is committed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
 from mastodon.sealed.blob import BlobKind
+from mastodon.sealed.events import EventCode
+from mastodon.sealed.jump import Jump
 from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.ledger_entries import MachineState, Role
 from mastodon.sealed.pack import Pack
-from mastodon.sealed.snapshot import SnapshotStatus
+from mastodon.sealed.snapshot import SnapshotRecord, SnapshotStatus
 
 SEALINGS_EACH_WAY = 32
 """Sealings of one id that a restore is given, of the oldest and of the newest ones: together what a client takes.
@@ -102,7 +104,7 @@ class PairRow:
     known: bool
     public_key: bytes
     recent: int
-    """Pair records of the machine since the time asked about."""
+    """Pair records of the machine in the time asked about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +148,87 @@ class BlobPlace:
     day: str
     start: int
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """An event of the ledger. ``tenant`` is its machine's where it names none; ``code`` may be a later release's."""
+
+    sequence: int
+    code: int
+    tenant: bytes
+    machine: bytes
+    detail: str
+    time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListedEvent:
+    """An event as it is shown. ``acknowledged_ns``: when its admin said that it is known, 0 for not; ``is_open``: it
+    opened a condition that holds."""
+
+    event: EventRow
+    acknowledged_ns: int
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What an event opened and none has closed since; ``sequence``, ``time_ns`` and ``detail`` are that event's."""
+
+    code: EventCode
+    tenant: bytes
+    machine: bytes
+    subject: str
+    sequence: int
+    time_ns: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class WatchRow:
+    """A machine as the watch sees it; times are the server's, 0 for never. ``newest`` is of its newest snapshot, and
+    ``complete`` of its newest complete one (``entry``: its sequence in the ledger), ``partial_since_ns`` the time of
+    the first partial one behind that."""
+
+    machine: bytes
+    tenant: bytes
+    state: MachineState
+    added_ns: int
+    seen_ns: int
+    newest_ns: int
+    newest_status: SnapshotStatus | None
+    complete_ns: int
+    complete_entry: int
+    partial_since_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """The value that a setting has at one place; tenant and machine are empty for all of them."""
+
+    name: str
+    tenant: bytes
+    machine: bytes
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What a machine has on the server."""
+
+    snapshots: int
+    kept_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TenantHolding:
+    """What a tenant's machines have on the server, together."""
+
+    tenant: bytes
+    name: str
+    machines: int
+    kept_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +296,16 @@ class Catalogue(Protocol):
 
     def references(self, machine: bytes, ids: Sequence[bytes]) -> Deferred[dict[bytes, tuple[bytes, ...]]]: ...
 
-    def committed(self, machine: bytes, hash: bytes, since_ns: int) -> Deferred[tuple[Committed | None, int]]:
-        """The snapshot with that record hash, and how many were committed since."""
+    def committed(
+        self, machine: bytes, hash: bytes, since_ns: int, until_ns: int
+    ) -> Deferred[tuple[Committed | None, int]]:
+        """The snapshot with that record hash, and how many were committed in that time: what lies behind its end is of
+        a clock that was set back since."""
 
-    def pair(self, machine: bytes, pair: bytes, since_ns: int) -> Deferred[PairRow]: ...
+    def judge(self, machine: bytes, snapshot: SnapshotRecord) -> Deferred[tuple[Jump | None, bool]]:
+        """What the next snapshot's memory means (sealed/jump.py), and whether somebody has to be told."""
+
+    def pair(self, machine: bytes, pair: bytes, since_ns: int, until_ns: int) -> Deferred[PairRow]: ...
 
     def has_envelope(self, machine: bytes, hash: bytes) -> Deferred[bool]: ...
 
@@ -252,6 +341,45 @@ class Catalogue(Protocol):
 
     def book(self, tenant: bytes) -> Deferred[tuple[int, bytes, bytes]]:
         """Version, record hash and bytes of the newest book; (0, b"", b"") before the first."""
+
+    # Asked by whoever watches and tells
+
+    def events(
+        self, after: int, limit: int, tenant: bytes | None = None, codes: Collection[int] | None = None
+    ) -> Deferred[list[EventRow]]:
+        """Events behind a sequence of the ledger, the oldest first: a tenant's, or (None) all; of these codes only."""
+
+    def listed_events(
+        self, after: int, since_ns: int, limit: int, tenant: bytes | None, machine: bytes, codes: Collection[int]
+    ) -> Deferred[list[ListedEvent]]:
+        """Events behind a sequence and not older than a time, the oldest first: a tenant's, or (None) all; about a
+        machine, or (b"") any; of these codes."""
+
+    def events_of(self, tenant: bytes, sequences: Sequence[int], codes: Collection[int]) -> Deferred[dict[int, bool]]:
+        """Those of the sequences that are events of the tenant and of these codes; and whether it knows of them."""
+
+    def known_conditions(self, tenant: bytes) -> Deferred[frozenset[int]]:
+        """Sequences of the events that opened what holds, of those that the tenant acknowledged."""
+
+    def newest_event(
+        self, code: EventCode, tenant: bytes = b"", machine: bytes = b""
+    ) -> Deferred[EventRow | None]:
+        """The newest event of a code about a machine, or (b"") about a tenant and none of its machines."""
+
+    def conditions(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[list[Condition]]:
+        """What is open: of a tenant, or (None) of all; of a machine, or (None) of all."""
+
+    def watch_rows(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[list[WatchRow]]:
+        """The machines as the watch sees them, in the order of enrolment: a tenant's, or one; None: all."""
+
+    def setting_rows(self, names: Collection[str], at: int | None = None) -> Deferred[list[SettingRow]]:
+        """All values of these settings, at whatever place: the newest, or those that held at a ledger's sequence."""
+
+    def holdings(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[dict[bytes, Holding]]:
+        """What machines have here: a tenant's, or one; None: all."""
+
+    def tenant_holdings(self, tenant: bytes | None = None) -> Deferred[list[TenantHolding]]:
+        """What tenants have here, by name; None: all."""
 
     # Asked at start and by `check`
 

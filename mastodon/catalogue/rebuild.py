@@ -89,7 +89,7 @@ async def _take_in(
             raise FormatError("a pack of a machine that the ledger does not know")
         pairs = await in_thread(_verify_runs, pack, account.public_key)
         for pair in set(pairs.values()):
-            if not (await catalogue.pair(pack.machine, pair, 0)).known:
+            if not (await catalogue.pair(pack.machine, pair, 0, 0)).known:
                 raise FormatError("a run was sealed to a pair that the ledger does not know")
     except (FormatError, OSError) as error:
         differences.strange.append((path, str(error)))

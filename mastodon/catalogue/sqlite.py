@@ -7,14 +7,22 @@ catalogue is at worst a little older than they are; it catches up at start.
 import contextlib
 import re
 import sqlite3
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from twisted.internet.defer import Deferred
 
-from mastodon.catalogue import sqlite_entries, sqlite_packs, sqlite_queries
+from mastodon.catalogue import (
+    sqlite_acknowledged,
+    sqlite_entries,
+    sqlite_events,
+    sqlite_histories,
+    sqlite_packs,
+    sqlite_queries,
+    sqlite_status,
+)
 from mastodon.catalogue.interface import (
     Account,
     BlobPlace,
@@ -23,17 +31,27 @@ from mastodon.catalogue.interface import (
     CatalogueError,
     Certificate,
     Committed,
+    Condition,
     DayOfPacks,
+    EventRow,
+    Holding,
+    ListedEvent,
     ListedPair,
     MachineRow,
     PairRow,
+    SettingRow,
     StoredPack,
     Tenant,
+    TenantHolding,
     Totals,
+    WatchRow,
 )
 from mastodon.catalogue.lane import Lane, Mainland
+from mastodon.sealed.events import EventCode
+from mastodon.sealed.jump import Jump
 from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.pack import Pack
+from mastodon.sealed.snapshot import SnapshotRecord
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,6 +66,7 @@ SCHEMA_FILE = re.compile(r"\d{4}\.sql")
 LEDGER = "ledger"
 RESTORE = "restore"
 STRANGERS = "strangers"
+WATCH = "watch"
 OTHERS = "others"
 
 
@@ -113,11 +132,16 @@ class SqliteCatalogue:
     def references(self, machine: bytes, ids: Sequence[bytes]) -> Deferred[dict[bytes, tuple[bytes, ...]]]:
         return self._write(machine, sqlite_packs.references, machine, ids)
 
-    def committed(self, machine: bytes, hash: bytes, since_ns: int) -> Deferred[tuple[Committed | None, int]]:
-        return self._read(machine, sqlite_queries.committed, machine, hash, since_ns)
+    def committed(
+        self, machine: bytes, hash: bytes, since_ns: int, until_ns: int
+    ) -> Deferred[tuple[Committed | None, int]]:
+        return self._read(machine, sqlite_queries.committed, machine, hash, since_ns, until_ns)
 
-    def pair(self, machine: bytes, pair: bytes, since_ns: int) -> Deferred[PairRow]:
-        return self._read(machine, sqlite_queries.pair, machine, pair, since_ns)
+    def judge(self, machine: bytes, snapshot: SnapshotRecord) -> Deferred[tuple[Jump | None, bool]]:
+        return self._read(machine, sqlite_histories.judge_next, machine, snapshot)
+
+    def pair(self, machine: bytes, pair: bytes, since_ns: int, until_ns: int) -> Deferred[PairRow]:
+        return self._read(machine, sqlite_queries.pair, machine, pair, since_ns, until_ns)
 
     def has_envelope(self, machine: bytes, hash: bytes) -> Deferred[bool]:
         return self._read(machine, sqlite_queries.has_envelope, machine, hash)
@@ -159,6 +183,46 @@ class SqliteCatalogue:
 
     def book(self, tenant: bytes) -> Deferred[tuple[int, bytes, bytes]]:
         return self._read(OTHERS, sqlite_queries.book, tenant)
+
+    # Asked by whoever watches and tells
+
+    def events(
+        self, after: int, limit: int, tenant: bytes | None = None, codes: Collection[int] | None = None
+    ) -> Deferred[list[EventRow]]:
+        return self._read(WATCH, sqlite_events.events, after, limit, tenant, codes)
+
+    def listed_events(
+        self, after: int, since_ns: int, limit: int, tenant: bytes | None, machine: bytes, codes: Collection[int]
+    ) -> Deferred[list[ListedEvent]]:
+        return self._read(
+            OTHERS, sqlite_acknowledged.listed_events, after, since_ns, limit, tenant, machine, codes
+        )
+
+    def events_of(self, tenant: bytes, sequences: Sequence[int], codes: Collection[int]) -> Deferred[dict[int, bool]]:
+        return self._write(OTHERS, sqlite_acknowledged.events_of, tenant, sequences, codes)
+
+    def known_conditions(self, tenant: bytes) -> Deferred[frozenset[int]]:
+        return self._read(WATCH, sqlite_acknowledged.known_conditions, tenant)
+
+    def newest_event(
+        self, code: EventCode, tenant: bytes = b"", machine: bytes = b""
+    ) -> Deferred[EventRow | None]:
+        return self._read(WATCH, sqlite_events.newest_event, code, tenant, machine)
+
+    def conditions(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[list[Condition]]:
+        return self._read(WATCH, sqlite_events.conditions, tenant, machine)
+
+    def watch_rows(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[list[WatchRow]]:
+        return self._read(WATCH, sqlite_events.watch_rows, tenant, machine)
+
+    def setting_rows(self, names: Collection[str], at: int | None = None) -> Deferred[list[SettingRow]]:
+        return self._read(WATCH, sqlite_events.setting_rows, names, at)
+
+    def holdings(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[dict[bytes, Holding]]:
+        return self._read(WATCH, sqlite_status.holdings, tenant, machine)
+
+    def tenant_holdings(self, tenant: bytes | None = None) -> Deferred[list[TenantHolding]]:
+        return self._read(WATCH, sqlite_status.tenant_holdings, tenant)
 
     # Asked at start and by `check`
 

@@ -8,11 +8,14 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mastodon.catalogue import sqlite_histories
 from mastodon.catalogue.interface import CatalogueError
 from mastodon.sealed.book import Book
 from mastodon.sealed.enrolment import AdminRequest, Enrolment
+from mastodon.sealed.events import OPENS, closed_by, subject_of
 from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.ledger_entries import (
+    Acknowledged,
     AdminAdded,
     BookSwapped,
     CertificateAdded,
@@ -28,7 +31,7 @@ from mastodon.sealed.ledger_entries import (
 )
 from mastodon.sealed.pair import PairRecord, ReenvelopeRecord
 from mastodon.sealed.record import record_hash
-from mastodon.sealed.snapshot import SnapshotRecord
+from mastodon.sealed.snapshot import SnapshotRecord, SnapshotStatus
 from mastodon.sealed.statement import Statement
 
 MOST = (1 << 63) - 1
@@ -94,10 +97,10 @@ def _certificate_removed(db: sqlite3.Connection, entry: LedgerEntry, body: Certi
 def _machine(db: sqlite3.Connection, entry: LedgerEntry, body: MachineEnrolled) -> None:
     said = Enrolment.open(body.enrolment)
     db.execute(
-        "INSERT OR IGNORE INTO machines (machine, tenant, public_key, handle, generation, enrolment, state) "
-        "VALUES (?,?,?,?,?,?,?)",
+        "INSERT OR IGNORE INTO machines (machine, tenant, public_key, handle, generation, enrolment, state, added_ns) "
+        "VALUES (?,?,?,?,?,?,?,?)",
         (said.machine, said.tenant, said.public_key, said.handle, said.generation, body.enrolment,
-         int(MachineState.ACTIVE)),
+         int(MachineState.ACTIVE), entry.time_ns),
     )  # fmt: skip
 
 
@@ -129,9 +132,9 @@ def _pair(db: sqlite3.Connection, entry: LedgerEntry, body: PairAdded) -> None:
     )
     # Under a new pair nothing is there yet, so nothing is closed either.
     db.execute(
-        "UPDATE machines SET closure = closure + 1, "
+        "UPDATE machines SET closure = closure + 1, seen_ns = max(seen_ns, ?), "
         "pair = (SELECT number FROM pairs WHERE machine = ? AND pair = ?) WHERE number = ?",
-        (machine, said.pair, machine),
+        (entry.time_ns, machine, said.pair, machine),
     )
     db.execute("UPDATE blobs SET closed = 0 WHERE machine = ? AND closed = 1", (machine,))
 
@@ -142,6 +145,7 @@ def _snapshot(db: sqlite3.Connection, entry: LedgerEntry, body: SnapshotCommitte
     if machine is None:
         return
     name = record_hash(body.record)
+    sqlite_histories.note_jump(db, machine, said)
     db.execute(
         "INSERT OR IGNORE INTO snapshots VALUES (?,?,?,?,?,?,?,?)",
         (machine, said.sequence, name, int(said.status), said.root, body.record, entry.time_ns, entry.clock_trusted),
@@ -151,6 +155,24 @@ def _snapshot(db: sqlite3.Connection, entry: LedgerEntry, body: SnapshotCommitte
         "WHERE number = ?",
         (said.sequence, name, entry.time_ns, machine),
     )
+    _watch(db, entry, machine, said.status)
+
+
+def _watch(db: sqlite3.Connection, entry: LedgerEntry, machine: int, status: SnapshotStatus) -> None:
+    """What the watch goes by. Only a complete snapshot resets it; a checkpoint says nothing of what cannot be read."""
+    db.execute(
+        "UPDATE machines SET newest_ns = ?, newest_status = ? WHERE number = ?", (entry.time_ns, int(status), machine)
+    )
+    if status is SnapshotStatus.COMPLETE:
+        db.execute(
+            "UPDATE machines SET complete_ns = ?, complete_entry = ?, partial_since_ns = 0 WHERE number = ?",
+            (entry.time_ns, entry.sequence, machine),
+        )
+    elif status is SnapshotStatus.PARTIAL:
+        db.execute(
+            "UPDATE machines SET partial_since_ns = ? WHERE number = ? AND partial_since_ns = 0",
+            (entry.time_ns, machine),
+        )
 
 
 def _book(db: sqlite3.Connection, entry: LedgerEntry, body: BookSwapped) -> None:
@@ -162,16 +184,42 @@ def _book(db: sqlite3.Connection, entry: LedgerEntry, body: BookSwapped) -> None
 
 def _policy(db: sqlite3.Connection, entry: LedgerEntry, body: PolicySet) -> None:
     db.executemany(
-        "INSERT OR REPLACE INTO settings VALUES (?,?,?,?)",
-        [(name, body.tenant, body.machine, value) for name, value in body.settings],
+        "INSERT OR REPLACE INTO settings (name, tenant, machine, sequence, value) VALUES (?,?,?,?,?)",
+        [(name, body.tenant, body.machine, entry.sequence, value) for name, value in body.settings],
     )
 
 
 def _event(db: sqlite3.Connection, entry: LedgerEntry, body: Event) -> None:
+    tenant = body.tenant or _tenant_of(db, body.machine)
     db.execute(
-        "INSERT OR IGNORE INTO events VALUES (?,?,?,?,?,?)",
-        (entry.sequence, body.code, body.tenant, body.machine, body.detail, entry.time_ns),
+        "INSERT OR IGNORE INTO events (sequence, code, tenant, machine, detail, time_ns) VALUES (?,?,?,?,?,?)",
+        (entry.sequence, body.code, tenant, body.machine, body.detail, entry.time_ns),
     )
+    subject = subject_of(body.code, body.detail)
+    if body.code in OPENS:
+        db.execute(
+            "INSERT OR IGNORE INTO conditions (code, tenant, machine, subject, sequence, time_ns, detail) "
+            "VALUES (?,?,?,?,?,?,?)",
+            (body.code, tenant, body.machine, subject, entry.sequence, entry.time_ns, body.detail),
+        )
+    for closed in closed_by(body.code):
+        db.execute(
+            "DELETE FROM conditions WHERE code = ? AND tenant = ? AND machine = ? AND subject = ?",
+            (int(closed), tenant, body.machine, subject),
+        )
+
+
+def _acknowledged(db: sqlite3.Connection, entry: LedgerEntry, body: Acknowledged) -> None:
+    db.executemany(
+        "INSERT OR IGNORE INTO acknowledged (sequence, pin, time_ns) "
+        "SELECT sequence, ?, ? FROM events WHERE sequence = ? AND tenant = ?",
+        [(body.pin, entry.time_ns, min(sequence, MOST), body.tenant) for sequence in body.events],
+    )
+
+
+def _tenant_of(db: sqlite3.Connection, machine: bytes) -> bytes:
+    row = db.execute("SELECT tenant FROM machines WHERE machine = ?", (machine,)).fetchone()
+    return row[0] if row else b""
 
 
 def _number(db: sqlite3.Connection, machine: bytes) -> int | None:
@@ -190,5 +238,6 @@ CHANGES: dict[type[EntryBody], Callable[[sqlite3.Connection, LedgerEntry, Any], 
     BookSwapped: _book,
     PolicySet: _policy,
     Event: _event,
+    Acknowledged: _acknowledged,
 }
 """What is not here is kept by the ledger alone, until a release that asks for it."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from mastodon.catalogue.interface import (
     Account,
+    CatalogueDamaged,
     Certificate,
     Committed,
     ListedPair,
@@ -32,33 +33,40 @@ def account(db: sqlite3.Connection, machine: bytes) -> Account | None:
     *facts, pair = row
     record, blobs = b"", 0
     if pair is not None:
-        record, blobs = db.execute(
+        found = db.execute(
             "SELECT envelopes.record, pairs.blobs FROM pairs JOIN envelopes "
             "ON envelopes.machine = pairs.machine AND envelopes.pair = pairs.pair AND envelopes.reenvelope = 0 "
             "WHERE pairs.number = ? ORDER BY envelopes.sequence DESC LIMIT 1",
             (pair,),
         ).fetchone()
+        if found is None:
+            raise CatalogueDamaged("machines: the newest pair of one has no record")
+        record, blobs = found
     id, public_key, tenant, state, sequence, head = facts
     return Account(id, public_key, tenant, MachineState(state), sequence, head, record, blobs)
 
 
-def committed(db: sqlite3.Connection, machine: bytes, hash: bytes, since_ns: int) -> tuple[Committed | None, int]:
-    """The snapshot with that record hash, and how many were committed since."""
+def committed(
+    db: sqlite3.Connection, machine: bytes, hash: bytes, since_ns: int, until_ns: int
+) -> tuple[Committed | None, int]:
+    """The snapshot with that record hash, and how many were committed in that time."""
     row = db.execute(
         f"SELECT hash, time_ns, status FROM snapshots WHERE {OF_MACHINE} AND hash = ? ORDER BY sequence DESC LIMIT 1",
         (machine, hash),
     ).fetchone()
     (recent,) = db.execute(
-        f"SELECT count(*) FROM snapshots WHERE {OF_MACHINE} AND time_ns > ?", (machine, since_ns)
+        f"SELECT count(*) FROM snapshots WHERE {OF_MACHINE} AND time_ns > ? AND time_ns <= ?",
+        (machine, since_ns, until_ns),
     ).fetchone()
     return (Committed(row[0], row[1], SnapshotStatus(row[2])) if row else None), recent
 
 
-def pair(db: sqlite3.Connection, machine: bytes, pair: bytes, since_ns: int) -> PairRow:
-    """What there is of a pair, and how many pairs the machine made since."""
+def pair(db: sqlite3.Connection, machine: bytes, pair: bytes, since_ns: int, until_ns: int) -> PairRow:
+    """What there is of a pair, and how many pairs the machine made in that time."""
     row = db.execute(f"SELECT public_key FROM pairs WHERE {OF_MACHINE} AND pair = ?", (machine, pair)).fetchone()
     (recent,) = db.execute(
-        f"SELECT count(*) FROM pairs WHERE {OF_MACHINE} AND time_ns > ?", (machine, since_ns)
+        f"SELECT count(*) FROM pairs WHERE {OF_MACHINE} AND time_ns > ? AND time_ns <= ?",
+        (machine, since_ns, until_ns),
     ).fetchone()
     return PairRow(row is not None, row[0] if row else b"", recent)
 
@@ -156,8 +164,12 @@ def book(db: sqlite3.Connection, tenant: bytes) -> tuple[int, bytes, bytes]:
 
 
 def settings(db: sqlite3.Connection, name: str, tenant: bytes) -> list[tuple[bytes, str]]:
-    """The values of a setting, by machine."""
-    return db.execute("SELECT machine, value FROM settings WHERE name = ? AND tenant = ?", (name, tenant)).fetchall()
+    """The newest values of a setting, by machine."""
+    return db.execute(
+        "SELECT machine, value FROM settings WHERE name = ?1 AND tenant = ?2 AND sequence = (SELECT max(sequence) "
+        "FROM settings AS newer WHERE newer.name = ?1 AND newer.tenant = ?2 AND newer.machine = settings.machine)",
+        (name, tenant),
+    ).fetchall()
 
 
 def totals(db: sqlite3.Connection) -> Totals:

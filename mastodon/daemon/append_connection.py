@@ -326,6 +326,7 @@ class AppendConnection(FramedConnection):
             machine, "machine {machine}: run over, exit {code}", machine=machine, code=finish.exit_code
         )
         earlier.addCallback(lambda _: self._run_effects(self._session.finished()))
+        earlier.addCallback(lambda _: self._store.run_over(self._machine, finish.exit_code, finish.text))
 
     # Jobs: asynchronous work whose outcome becomes effects
 

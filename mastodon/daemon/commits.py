@@ -16,6 +16,7 @@ from mastodon.daemon.errors import LimitReached, PairRefused, Refused, SnapshotR
 from mastodon.daemon.events import EventCode
 from mastodon.daemon.intake import NAMED, Intake
 from mastodon.daemon.ledger_writer import LedgerWriter
+from mastodon.daemon.travels import CODES, told
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.ledger_entries import PairAdded, SnapshotCommitted
@@ -63,7 +64,8 @@ class Commits:
                 return name
             try:
                 pair = _judge_pair(account, record, envelope)
-                row = await self._intake.catalogue.pair(machine, pair.pair, self._now_ns() - DAY_NS)
+                now_ns = self._now_ns()
+                row = await self._intake.catalogue.pair(machine, pair.pair, now_ns - DAY_NS, now_ns)
                 if row.known:
                     # Places for further envelopes of a pair belong to the admin.
                     raise PairRefused("a pair with this id is here already, with its envelope")
@@ -82,7 +84,8 @@ class Commits:
             account = await self._intake.writer_account(machine)
             catalogue = self._intake.catalogue
             name = record_hash(record)
-            before, recent = await catalogue.committed(machine, name, self._now_ns() - HOUR_NS)
+            now_ns = self._now_ns()
+            before, recent = await catalogue.committed(machine, name, now_ns - HOUR_NS, now_ns)
             if before is not None:
                 return CommitResult(name, before.time_ns, before.status)
             self._bound_attempts(machine)
@@ -96,7 +99,11 @@ class Commits:
                 raise
             if missing or more:
                 return CommitResult(name, 0, snapshot.status, missing, more)
+            jump, is_news = await catalogue.judge(machine, snapshot)
             demand_current()
+            if jump is not None and is_news:
+                # Before the snapshot: a crash between the two tells it twice rather than never.
+                self._intake.record(CODES[jump.kind], machine, told(snapshot, jump))
             entry = await self._ledger.append(SnapshotCommitted(record))
             return CommitResult(name, entry.time_ns, snapshot.status)
 

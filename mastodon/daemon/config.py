@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from mastodon.daemon.rates import rate_value
+from mastodon.sealed.addresses import mail_addresses
 from mastodon.sealed.errors import Malformed
 from mastodon.sealed.url import decode_key
 
+LOOPBACK = "127.0.0.1"
+METRICS_PORT = 7412
 UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_MISSING = object()
 _SIZE = re.compile(r"(\d{1,12})\s*(|KiB|MiB|GiB|TiB)", re.A)
 
 
@@ -63,6 +67,24 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TellingConfig:
+    """How the server tells of events: the mail relay ("": no mail) and the operator's own mail addresses.
+
+    ``allow_private``: webhooks and heartbeats may lead to hosts that are not public. ``digest_hour`` is in UTC.
+    """
+
+    smtp_host: str = ""
+    smtp_port: int = 587
+    starttls: bool = True
+    user: str = ""
+    password_file: Path | None = None
+    sender: str = ""
+    operator: tuple[str, ...] = ()
+    allow_private: bool = False
+    digest_hour: int = 6
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """All of mastodon.toml."""
 
@@ -74,6 +96,9 @@ class Config:
     keys: KeysConfig
     spools: tuple[SpoolConfig, ...]
     limits: LimitsConfig
+    telling: TellingConfig
+    metrics: ListenConfig | None
+    """None: figures for Prometheus are off."""
 
 
 class _Table:
@@ -86,14 +111,17 @@ class _Table:
             raise self.error("", "expected a table")
         self._left = dict(values)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._left
+
     def error(self, key: str, reason: str) -> ConfigError:
         where = ".".join(part for part in (self._name, key) if part)
         return ConfigError(f"{self._file}: {where}: {reason}")
 
-    def take(self, key: str, check: Callable[[Any], Any], default: Any = None) -> Any:
+    def take(self, key: str, check: Callable[[Any], Any], default: Any = _MISSING) -> Any:
         """The checked value; a ``check`` raises ValueError with the reason."""
         if key not in self._left:
-            if default is None:
+            if default is _MISSING:
                 raise self.error(key, "is missing")
             return default
         try:
@@ -144,12 +172,14 @@ def load_config(file: Path) -> Config:
     keys_table.end()
     spools = tuple(_spool(table, path) for table in top.tables("spool"))
     limits = _limits(top.table("limits", required=False))
+    telling = _telling(top.table("telling", required=False), name, path)
+    metrics = _metrics(top)
     top.end()
     if append == restore and append.port:
         raise ConfigError(f"{file}: restore.port: is the append port too")
     if len({spool.path.resolve() for spool in spools}) != len(spools):
         raise ConfigError(f"{file}: spool: the same path twice")
-    return Config(file, name, state, append, restore, keys, spools, limits)
+    return Config(file, name, state, append, restore, keys, spools, limits, telling, metrics)
 
 
 def parse_size(value: Any) -> int:
@@ -164,6 +194,15 @@ def parse_size(value: Any) -> int:
 
 def _listen(table: _Table) -> ListenConfig:
     listen = ListenConfig(table.take("listen", _address), table.take("port", _number(0, 65535)))
+    table.end()
+    return listen
+
+
+def _metrics(top: _Table) -> ListenConfig | None:
+    if "metrics" not in top:
+        return None
+    table = top.table("metrics")
+    listen = ListenConfig(table.take("listen", _address, LOOPBACK), table.take("port", _number(0, 65535), METRICS_PORT))
     table.end()
     return listen
 
@@ -190,6 +229,39 @@ def _limits(table: _Table) -> LimitsConfig:
     return limits
 
 
+def _telling(table: _Table, name: str, path: Callable[[Any], Path]) -> TellingConfig:
+    usual = TellingConfig()
+    telling = TellingConfig(
+        table.take("smtp_host", _text, usual.smtp_host),
+        table.take("smtp_port", _number(1, 65535), usual.smtp_port),
+        table.take("starttls", _yes_or_no, usual.starttls),
+        table.take("user", _ascii, usual.user),
+        table.take("password_file", path, None),
+        table.take("from", _one_mail_address, f"mastodon@{name}"),
+        table.take("operator", _mail_addresses, usual.operator),
+        table.take("allow_private", _yes_or_no, usual.allow_private),
+        table.take("digest_hour", _number(0, 23), usual.digest_hour),
+    )
+    table.end()
+    return _judged(table, telling)
+
+
+def _judged(table: _Table, telling: TellingConfig) -> TellingConfig:
+    """What is good alone but does not go together is refused."""
+    if telling.operator and not telling.smtp_host:
+        raise table.error("operator", "needs telling.smtp_host, the relay that takes the mails")
+    if bool(telling.user) != (telling.password_file is not None):
+        raise table.error("user", "user and password_file go together")
+    if telling.user and not telling.starttls:
+        raise table.error("user", "would send the password in the clear: leave starttls = true")
+    if telling.smtp_host:
+        try:
+            mail_addresses(telling.sender)
+        except ValueError:
+            raise table.error("from", "is missing: give the address that the mails are to come from") from None
+    return telling
+
+
 def _rate(value: Any) -> int:
     rate = parse_size(value)
     rate_value(rate)
@@ -200,6 +272,29 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or not value or any(ord(c) < 32 for c in value):
         raise ValueError("expected a text without control characters")
     return value
+
+
+def _ascii(value: Any) -> str:
+    if not _text(value).isascii():
+        raise ValueError("expected ASCII text")
+    return str(value)
+
+
+def _yes_or_no(value: Any) -> bool:
+    if type(value) is not bool:
+        raise ValueError("expected true or false")
+    return value
+
+
+def _one_mail_address(value: Any) -> str:
+    (one,) = mail_addresses(_text(value)) or ("",)
+    return one
+
+
+def _mail_addresses(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ValueError('expected a list of mail addresses, such as ["ops@example.org"]')
+    return mail_addresses(",".join(value))
 
 
 def _address(value: Any) -> str:

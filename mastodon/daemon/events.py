@@ -1,37 +1,17 @@
-"""The typed list of events: what an operator or admin should know of later. They stand in the ledger.
+"""How many events the daemon writes: of one code and machine only so many an hour, so that no flood fills the ledger.
 
-A flood of them must not fill it: of one code and machine only so many an hour are written.
+The list of events, which clients know too, is `mastodon.sealed.events`.
 """
 
-from enum import IntEnum
-
+from mastodon.sealed.events import EVENTS, EventCode
 from mastodon.wire.errors import ErrorCode
+
+__all__ = ["APPEND_EVENTS", "EVENTS", "HOUR_NS", "ORDINARY", "PER_HOUR", "RESTORE_EVENTS", "EventBound", "EventCode"]
 
 HOUR_NS = 3600 * 10**9
 PER_HOUR = 10
 """Events of one code about one machine or tenant in an hour; what is more is only logged."""
 KEPT = 4096
-
-
-class EventCode(IntEnum):
-    """Codes stay what they are: they are in every spool. 0 is never used."""
-
-    SPOOL_OFFLINE = 1
-    SPOOL_ONLINE = 2
-    PACK_REFUSED = 3
-    PACK_LOST = 4
-    PACK_FOUND = 5
-    PACK_STRANGE = 6
-    PAIR_REFUSED = 7
-    SNAPSHOT_REFUSED = 8
-    UNKNOWN_VERB = 9
-    STATEMENT_REFUSED = 10
-    CATALOGUE_REBUILT = 11
-    LEDGER_CONFIRMED = 12
-    MALFORMED = 13
-    HELLO_REFUSED = 14
-    KEY_REFUSED = 15
-    ROLE_REFUSED = 16
 
 
 APPEND_EVENTS = {

@@ -12,14 +12,17 @@ from twisted.internet.defer import DeferredLock
 from mastodon.catalogue.interface import Catalogue, Tenant
 from mastodon.daemon.errors import Conflict, NotAllowed, NotFound
 from mastodon.daemon.ledger_writer import LedgerWriter
+from mastodon.daemon.policies import Changes, Policies
 from mastodon.sealed.book import Book
 from mastodon.sealed.enrolment import AdminRequest, Enrolment
 from mastodon.sealed.errors import FormatError
+from mastodon.sealed.events import EventCode
 from mastodon.sealed.ledger_entries import (
     AdminAdded,
     BookSwapped,
     CertificateAdded,
     CertificateRemoved,
+    Event,
     MachineEnrolled,
     MachineState,
     MachineStateSet,
@@ -30,6 +33,7 @@ from mastodon.sealed.statement import (
     CertificateContent,
     MachineContent,
     PinContent,
+    PolicyContent,
     Statement,
     StatementVerb,
     check_statement,
@@ -57,6 +61,7 @@ class Authority:
         self._servers = servers
         self._now_ns = now_ns
         self._lock = DeferredLock()
+        self.policies = Policies(catalogue, ledger, now_ns)
 
     async def execute(self, tenant: bytes, pin: bytes, statement: bytes, attachment: bytes) -> None:
         """Do what a statement says. Raises Refused."""
@@ -138,7 +143,15 @@ class Authority:
             return
         if account.state in (MachineState.CLOSED, MachineState.RETIRED):
             raise NotAllowed(f"the machine is {account.state.name.lower()}, which is final")
+        if state is not MachineState.ACTIVE:
+            detail = f"{state.name.lower()}: not watched, by statement {said.counter}"
+            await self._ledger.append(Event(EventCode.WATCH_WEAKENED, tenant.tenant, content.machine, detail))
         await self._ledger.append(MachineStateSet(content.machine, state, statement, content.snapshot))
+
+    async def _policy(self, tenant: Tenant, said: Statement, statement: bytes, attachment: bytes) -> None:
+        content = decode_content(PolicyContent, said.content)
+        by = f"statement {said.counter}"
+        await self.policies.change(tenant.tenant, content.machine, content.settings, statement, by)
 
     # The operator's
 
@@ -167,6 +180,11 @@ class Authority:
             assert row is not None
             return row
 
+    async def set_policy(self, tenant: bytes, machine: bytes, changes: Changes) -> None:
+        """Set values of the server's (b"", b""), an admin's or a machine's. Raises Refused."""
+        async with self._lock:
+            await self.policies.change(tenant, machine, changes)
+
     async def remove_certificate(self, pin: bytes) -> None:
         """For ever, at once. Raises Refused."""
         async with self._lock:
@@ -188,4 +206,5 @@ VERBS: dict[StatementVerb, Verb] = {
     StatementVerb.DISABLE_MACHINE: Authority._set_state,
     StatementVerb.ENABLE_MACHINE: Authority._set_state,
     StatementVerb.CLOSE_GENERATION: Authority._set_state,
+    StatementVerb.POLICY: Authority._policy,
 }

@@ -14,6 +14,7 @@ from mastodon.daemon.config import Config
 from mastodon.daemon.errors import StoreError
 from mastodon.daemon.heads import HeadsFile, load_ledger_key
 from mastodon.daemon.opening import StateLock
+from mastodon.daemon.recorded import Recorded
 from mastodon.host.ledger_reader import ChainReader
 from mastodon.host.spool_layout import BadMarker, NoSpool, chains, pack_days, packs_of_day, read_marker, segments
 from mastodon.sealed.errors import FormatError
@@ -38,9 +39,16 @@ class Inspection:
         self._signed: Head | None = None
         self._signed_borne = False
         self._unknown: list[tuple[bytes, bytes, Path]] = []
+        self._recorded = Recorded(Head(b""))
 
     async def run(self) -> None:
         """Look at everything."""
+        try:
+            await self._run()
+        except CatalogueError as error:
+            self.damage.append(f"the catalogue misstates {error}; {REBUILD}")
+
+    async def _run(self) -> None:
         await self._open_catalogue()
         self._signed = HeadsFile(self._config.state, load_ledger_key(self._config.keys.ledger_key)).read()
         for spool in self._config.spools:
@@ -54,13 +62,14 @@ class Inspection:
         self._compare_heads()
         await self._compare_unknown()
         await self._read_snapshots()
+        await self._compare_records()
 
     async def _open_catalogue(self) -> None:
         if self._catalogue is None:
             self.damage.append("there is no catalogue: the daemon's next start makes it anew from the spools")
             return
         try:
-            await self._catalogue.open()
+            self._recorded = Recorded(await self._catalogue.open() or Head(b""))
         except CatalogueError as error:
             self.damage.append(f"the catalogue is damaged, the daemon's next start makes it anew: {error}")
             self._catalogue = None
@@ -69,7 +78,8 @@ class Inspection:
         for chain in chains(root):
             reader = ChainReader(chain, segments(root, chain))
             try:
-                for _, head in reader.entries():
+                for entry, head in reader.entries():
+                    self._recorded.note(chain, entry)
                     self._signed_borne = self._signed_borne or head == self._signed
             except (FormatError, OSError) as error:
                 self.damage.append(f"ledger: {error}")
@@ -152,6 +162,12 @@ class Inspection:
                     if wrong:
                         name = row.machine.hex()
                         self.damage.append(f"the catalogue misstates {wrong} snapshots of machine {name}; {REBUILD}")
+
+    async def _compare_records(self) -> None:
+        """Pair records, envelopes and books in the catalogue are as the ledger says."""
+        if self._catalogue is not None:
+            for what in await self._recorded.differences(self._catalogue):
+                self.damage.append(f"the catalogue misstates {what}; {REBUILD}")
 
     async def _compare_unknown(self) -> None:
         """Packs that the catalogue did not know: it may have taken them in meanwhile, or does so at the next start."""

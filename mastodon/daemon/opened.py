@@ -21,8 +21,11 @@ from mastodon.daemon.heads import HeadsFile
 from mastodon.daemon.intake import Intake, Record
 from mastodon.daemon.ledger_writer import LedgerWriter
 from mastodon.daemon.opening import CATALOGUE, OpenedLedger, compare_all, open_catalogue
+from mastodon.daemon.served import ServedTime
 from mastodon.daemon.spool import Spool
 from mastodon.daemon.spools import Spools
+from mastodon.daemon.watching import Recorder, Watching
+from mastodon.host.durable import Disk
 from mastodon.sealed.ledger_entries import ChainStarted
 
 log = Logger()
@@ -34,6 +37,7 @@ class Surroundings:
 
     state: Path
     spools: Spools
+    disk: Disk
     heads: HeadsFile
     servers: tuple[bytes, ...]
     reactor: Any
@@ -41,6 +45,9 @@ class Surroundings:
     in_thread: InThread
     spool_failed: Callable[[Spool, str], None]
     record: Record
+    tell: Recorder
+    seen: Callable[[bytes], bool]
+    is_serving: Callable[[], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +59,11 @@ class Opened:
     intake: Intake
     commits: Commits
     authority: Authority
+    watching: Watching
 
     async def close(self) -> None:
-        """Remember the head, let go of the files."""
+        """Look no more, remember the head, let go of the files."""
+        await self.watching.stop()
         await self.ledger.stop()
         await self.catalogue.close()
 
@@ -73,7 +82,11 @@ async def open_parts(around: Surroundings, found: OpenedLedger) -> Opened:
     intake = Intake(around.spools, catalogue, around.in_thread, around.now_ns, around.spool_failed, around.record)
     commits = Commits(intake, ledger, around.now_ns)
     authority = Authority(catalogue, ledger, frozenset(around.servers), around.now_ns)
-    opened = Opened(catalogue, ledger, intake, commits, authority)
+    watching = Watching(
+        catalogue, authority.policies, ServedTime(around.state, around.disk), around.tell, around.in_thread,
+        around.seen, around.is_serving,
+    )  # fmt: skip
+    opened = Opened(catalogue, ledger, intake, commits, authority, watching)
     try:
         await ledger.open(found.head, last_ns)
     except BaseException:

@@ -1,10 +1,10 @@
-"""The restore port's edge: who may ask stands in the table, what is answered comes from the store.
+"""The restore port's edge: who may ask and what is answered stand in tables (restore_verbs, restore_requests).
 
 Answers are sent when the connection's turn comes and its peer takes them. The client's key is looked up when the
 connection begins (before that no request is taken), at each request, and every few seconds.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -14,13 +14,14 @@ from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
 
 from mastodon.daemon.admission import Admission
-from mastodon.daemon.answers import Answers, BlobAnswer, Gone, ItemAnswer
+from mastodon.daemon.answers import Answers, Gone, ItemAnswer
 from mastodon.daemon.bounded_log import BoundedLog
 from mastodon.daemon.connection import FramedConnection, transport_of
 from mastodon.daemon.errors import Refused
 from mastodon.daemon.events import RESTORE_EVENTS
+from mastodon.daemon.restore_requests import LISTS, Desk, blobs
 from mastodon.daemon.scheduling import Scheduler
-from mastodon.daemon.store import Certificate, Store
+from mastodon.daemon.store import Certificate
 from mastodon.daemon.tls import peer_pin
 from mastodon.sealed.ledger_entries import Role
 from mastodon.wire.effects import Close, SecurityEvent, Send
@@ -28,27 +29,7 @@ from mastodon.wire.errors import ErrorCode, WireError
 from mastodon.wire.fair import Kind
 from mastodon.wire.frame import HELLO_FRAME_LIMIT, RESTORE_FRAME_LIMIT
 from mastodon.wire.messages import Message, make_error
-from mastodon.wire.restore_messages import (
-    PAIRS_LIMIT,
-    SNAPSHOTS_LIMIT,
-    BookItem,
-    BookRequest,
-    EnvelopeItem,
-    EnvelopesRequest,
-    FetchRequest,
-    MachineItem,
-    MachinesRequest,
-    PairItem,
-    PairsRequest,
-    RunItem,
-    RunsRequest,
-    SnapshotItem,
-    SnapshotsRequest,
-    StateRequest,
-    WhoItem,
-    WhoRequest,
-    decode_request,
-)
+from mastodon.wire.restore_messages import FetchRequest, decode_request
 from mastodon.wire.restore_server import REQUESTS_LIMIT, Authorise, Effect, RestoreSession, Serve
 
 RECHECK_S = 5.0
@@ -208,53 +189,16 @@ class RestoreConnection(FramedConnection):
         try:
             self._refuse_outside_ticket(certificate)
             if isinstance(request, FetchRequest):
-                located = await self._store.locate(certificate.tenant, request.machine, _split(request.ids))
-                answer = BlobAnswer(number, located.ranges, located.missing, self._store.pack_unreadable)
-                await self._answers.send(self._owner, answer)
+                await self._answers.send(self._owner, await blobs(self._port.desk, certificate, request))
                 return
             async with self._port.lists(self._owner):
                 if not self.over:
-                    items = await self._items(certificate, request)
+                    items = await LISTS[type(request)](self._port.desk, certificate, request)
                     await self._answers.send(self._owner, ItemAnswer(number, items))
         except Gone:
             pass
         except Exception:
             self._failed(number, Failure())
-
-    def _items(self, certificate: Certificate, request: Message) -> Deferred[list[Any]]:
-        tenant, number = certificate.tenant, 0
-        match request:
-            case WhoRequest(number):
-                return self._store.who(tenant).addCallback(lambda who: [self._port.who_item(number, certificate, who)])
-            case MachinesRequest(number):
-                return self._store.machines(tenant).addCallback(
-                    lambda rows: [
-                        MachineItem(number, row.enrolment, row.state, row.seen_ns, row.snapshots, row.kept_bytes)
-                        for row in rows
-                    ]
-                )
-            case SnapshotsRequest(number, machine, first, limit):
-                bound = min(limit, SNAPSHOTS_LIMIT)
-                return self._store.snapshots(tenant, machine, first, bound).addCallback(
-                    lambda rows: [SnapshotItem(number, record, time_ns) for record, time_ns in rows]
-                )
-            case PairsRequest(number, machine, first, limit):
-                return self._store.pairs(tenant, machine, first, min(limit, PAIRS_LIMIT)).addCallback(
-                    lambda rows: [PairItem(number, one.number, one.pair, one.hash, one.time_ns) for one in rows]
-                )
-            case EnvelopesRequest(number, machine, pair):
-                return self._store.envelopes(tenant, machine, pair).addCallback(
-                    lambda rows: [EnvelopeItem(number, record, envelope, int(own)) for record, envelope, own in rows]
-                )
-            case RunsRequest(number, machine, ids):
-                return self._store.runs(tenant, machine, _split(ids)).addCallback(
-                    lambda records: [RunItem(number, record) for record in records]
-                )
-            case BookRequest(number):
-                return self._store.book(tenant).addCallback(lambda book: [BookItem(number, book)] if book else [])
-            case StateRequest(number, statement, attachment):
-                return self._store.execute(tenant, certificate.pin, statement, attachment).addCallback(lambda _: [])
-        raise Refused(ErrorCode.REFUSED_VERB, "this server does not know the request")
 
     def _refuse_outside_ticket(self, certificate: Certificate) -> None:
         if certificate.role is Role.TICKET:
@@ -273,27 +217,22 @@ class RestoreConnection(FramedConnection):
         self.send(error)
 
 
-def _split(ids: bytes) -> list[bytes]:
-    return [ids[at : at + 32] for at in range(0, len(ids) - 31, 32)]
-
-
 class RestorePort(ServerFactory):
     """Makes the connections of the restore port."""
 
     noisy = False
 
     def __init__(
-        self, store: Store, scheduler: Scheduler, clock: IReactorTime, servers: tuple[bytes, ...],
-        append_hosts: Callable[[], tuple[str, ...]], connections_limit: int, strangers_limit: int, silence_s: float,
+        self, desk: Desk, scheduler: Scheduler, clock: IReactorTime, connections_limit: int, strangers_limit: int,
+        silence_s: float,
     ) -> None:  # fmt: skip
-        self.store = store
+        self.desk = desk
+        self.store = desk.store
         self.scheduler = scheduler
         self.clock = clock
         self.silence_s = silence_s
         self.admission: Admission[RestoreConnection] = Admission(connections_limit, CONNECTIONS_EACH, strangers_limit)
         self.lines = BoundedLog(RestoreConnection.log, clock)
-        self._servers = servers
-        self._append_hosts = append_hosts
         self._lists: WeakValueDictionary[Hashable, DeferredSemaphore] = WeakValueDictionary()
 
     @property
@@ -310,13 +249,6 @@ class RestorePort(ServerFactory):
     def lists(self, owner: Hashable) -> DeferredSemaphore:
         """Bounds the lists that are in memory for one tenant."""
         return self._lists.setdefault(owner, DeferredSemaphore(LISTS_EACH))
-
-    def who_item(self, number: int, certificate: Certificate, who: Any) -> WhoItem:
-        """The answer to WHO."""
-        return WhoItem(
-            number, certificate.tenant, who.name, certificate.role, self._servers, self.store.now_ns(), who.counter,
-            self._append_hosts(), self.store.signed_head(),
-        )  # fmt: skip
 
     def shut_down(self) -> None:
         """Tell every client to come back later."""

@@ -2,30 +2,41 @@
 
 import atexit
 import os
+import random
 import sys
 import time
+import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python import usage
 
 from mastodon.daemon.append_port import AppendPort
-from mastodon.daemon.config import Config, ConfigError, load_config
+from mastodon.daemon.config import Config, ConfigError, ListenConfig, load_config
 from mastodon.daemon.control import ControlPort
 from mastodon.daemon.descriptors import descriptors_needed, raise_limit
 from mastodon.daemon.errors import StoreError
 from mastodon.daemon.restore_port import RestorePort
+from mastodon.daemon.restore_requests import Desk
 from mastodon.daemon.scheduling import Scheduler
+from mastodon.daemon.served import Clocks
+from mastodon.daemon.status import Status
 from mastodon.daemon.store import Store, open_store
+from mastodon.daemon.telling.mail import Relay
+from mastodon.daemon.telling.outward import Outward
+from mastodon.daemon.telling.telling import Telling
 from mastodon.daemon.tls import Limits, append_context, listen_tls, restore_context
 from mastodon.host.certificates import CertificateError, Identity, load_identity
 
 DRAIN_S = 5.0
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Options(usage.Options):
@@ -85,6 +96,7 @@ class MastodonService(Service):
         yield store.start()
         self._store = store
         self._demand_running()
+        yield self._begin_to_tell(store)
         self._scheduler = Scheduler(self._reactor)
         servers = (self._identity.pin, *config.keys.spare_pins)
         silence = float(config.limits.silence_seconds)
@@ -92,9 +104,9 @@ class MastodonService(Service):
         self._append = AppendPort(
             store, self._scheduler, self._reactor, os.urandom, self._identity.pin, *bounds, silence
         )
-        self._restore = RestorePort(
-            store, self._scheduler, self._reactor, servers, self._append_hosts, *bounds, silence
-        )
+        status = Status(store, self._identity.expires_ns, self._append.sessions.is_open)
+        desk = Desk(store, status, servers, self._append_hosts)
+        self._restore = RestorePort(desk, self._scheduler, self._reactor, *bounds, silence)
         limits = Limits(float(config.limits.handshake_seconds), config.limits.handshakes)
         for listen, context, factory in (
             (config.append, append_context(self._identity), self._append),
@@ -104,6 +116,10 @@ class MastodonService(Service):
             port = yield listen_tls(self._reactor, where, context, factory, limits, self._scheduler)
             self._listening.append(port)
             self._demand_running()
+        if config.metrics is not None:
+            self._listening.append(self._listen_for_metrics(config.metrics, status))
+        yield defer.Deferred.fromCoroutine(store.watching.start(self._reactor, system_clocks()))
+        store.watching.is_running = self._append.sessions.is_open
         self._control = ControlPort(store, config.state)
         yield self._control.listen(self._reactor)
         self._demand_running()
@@ -114,6 +130,21 @@ class MastodonService(Service):
         self._write_ports()
         self.started.callback(None)
 
+    def _listen_for_metrics(self, where: ListenConfig, status: Status) -> IListeningPort:
+        from mastodon.daemon.metrics import MetricsSite  # here, so that only who wants figures needs and loads it
+
+        site = MetricsSite(status, partial(deferToThreadPool, self._reactor, self._reactor.getThreadPool()))
+        port: IListeningPort = self._reactor.listenTCP(where.port, site, interface=where.address)
+        return port
+
+    def _begin_to_tell(self, store: Store) -> "defer.Deferred[None]":
+        config, reactor = self._config.telling, self._reactor
+        store.telling = Telling(
+            store.telling_parts(), config, self._config.name, reactor, random.random,
+            relay=Relay(reactor, config, self._config.name), outward=Outward(reactor, config.allow_private),
+        )  # fmt: skip
+        return defer.Deferred.fromCoroutine(store.telling.start())
+
     @property
     def store(self) -> Store:
         """The store, once started."""
@@ -122,7 +153,7 @@ class MastodonService(Service):
         return self._store
 
     def port_number(self, index: int) -> int:
-        """The number of the append (0) or restore (1) port that it listens on."""
+        """The number of the append (0), restore (1) or metrics (2) port that it listens on."""
         number: int = self._listening[index].getHost().port  # type: ignore[attr-defined]
         return number
 
@@ -184,6 +215,8 @@ class MastodonService(Service):
         if self._scheduler is not None:
             self._scheduler.stop()
         if self._store is not None:
+            if self._store.telling is not None:
+                yield defer.Deferred.fromCoroutine(self._store.telling.stop())
             yield self._store.stop()
 
     @defer.inlineCallbacks
@@ -204,6 +237,15 @@ class MastodonService(Service):
             if factory is not None:
                 found += factory.connections
         return found
+
+
+def system_clocks() -> Clocks:
+    """The system's. A system that has no boot id counts as started anew each time."""
+    try:
+        boot = BOOT_ID.read_text("ascii").strip()
+    except OSError:
+        boot = str(uuid.uuid4())
+    return Clocks(time.time_ns, lambda: time.clock_gettime(time.CLOCK_BOOTTIME), boot)
 
 
 def makeService(options: Options) -> MastodonService:

@@ -36,6 +36,10 @@ class MachineSessions:
         self._holders[machine] = newcomer
         return True
 
+    def is_open(self, machine: bytes) -> bool:
+        """Whether somebody holds the machine's session."""
+        return machine in self._holders
+
     def release(self, machine: bytes, holder: Holder) -> None:
         """The holder is gone; no effect when another one holds the session."""
         if self._holders.get(machine) is holder:

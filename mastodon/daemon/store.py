@@ -17,7 +17,6 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from mastodon.catalogue.interface import (
     Account,
@@ -26,11 +25,13 @@ from mastodon.catalogue.interface import (
     CatalogueDamaged,
     CatalogueError,
     Certificate,
+    ListedEvent,
     ListedPair,
     MachineRow,
     Tenant,
     Totals,
 )
+from mastodon.daemon.background import background_pool
 from mastodon.daemon.closure import Closure
 from mastodon.daemon.commits import CommitResult
 from mastodon.daemon.config import Config, SpoolConfig
@@ -45,15 +46,22 @@ from mastodon.daemon.opening import (
     open_spools,
 )
 from mastodon.daemon.pack_receiver import PackReceiver
+from mastodon.daemon.policies import Changes
 from mastodon.daemon.rates import RATE, RateSettings, rate_value
 from mastodon.daemon.spool import Spool
 from mastodon.daemon.spools import SpoolMemory, Spools, SpoolStatus, spool_status
+from mastodon.daemon.telling.acknowledge import acknowledge
+from mastodon.daemon.telling.heartbeat import Beat
+from mastodon.daemon.telling.telling import Parts, Telling, Told
+from mastodon.daemon.watching import Watching
 from mastodon.host.certificates import CertificateError, load_certificate, spki_pin
 from mastodon.host.durable import SYSTEM_DISK, Disk, DiskError
 from mastodon.host.spool_layout import pack_name
 from mastodon.sealed.blob import LEVELS
+from mastodon.sealed.events import Audience, codes_for
 from mastodon.sealed.ledger import Head
 from mastodon.sealed.ledger_entries import Event, PolicySet
+from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon.wire.restore_messages import ENVELOPES_LIMIT
 
 __all__ = [
@@ -93,9 +101,12 @@ class Store:
         self._servers = tuple(servers)
         self._reactor = reactor
         self._random = random
+        self._secret = ledger_key.private_bytes_raw()
+        self.telling: Telling | None = None
+        """Set while the daemon tells."""
         self._disk = disk
         self._heads = HeadsFile(state, ledger_key, disk)
-        self._pool = ThreadPool(0, THREADS, "store")
+        self._pool = background_pool(THREADS, "store")
         self._lock: StateLock | None = None
         self._spools = Spools((), SpoolMemory(state, disk))
         self._opened: Opened | None = None
@@ -132,8 +143,9 @@ class Store:
         if self.locked:
             self.log.critical("{reason}", reason=self.locked)
         around = Surroundings(
-            self._state, self._spools, self._heads, self._servers, self._reactor, self.now_ns, self._in_thread,
-            self._spool_failed, self._record_of_machine,
+            self._state, self._spools, self._disk, self._heads, self._servers, self._reactor, self.now_ns,
+            self._in_thread, self._spool_failed, self._record_of_machine, self.record,
+            lambda machine: machine in self._seen, lambda: not self.locked,
         )  # fmt: skip
         self._opened = await open_parts(around, found)
         await reconcile(around, self._opened, found)
@@ -169,6 +181,7 @@ class Store:
         self._epoch += 1
         self._epochs[machine] = self._epoch
         self._seen[machine] = self.now_ns()
+        self._beat(machine, Beat.START)
         return self._epoch
 
     def stored(self, machine: bytes, ids: Sequence[bytes]) -> "Deferred[set[bytes]]":
@@ -201,7 +214,29 @@ class Store:
 
     def commit(self, machine: bytes, record: bytes, epoch: int) -> "Deferred[CommitResult]":
         """Commit a snapshot record, or say what it lacks."""
-        return self._do(self._ready().commits.commit(machine, record, self._demand_current(machine, epoch)))
+
+        def done(result: CommitResult) -> CommitResult:
+            if not result.missing and result.status is SnapshotStatus.COMPLETE:
+                self._beat(machine, Beat.SUCCESS)
+            return result
+
+        committed = self._do(self._ready().commits.commit(machine, record, self._demand_current(machine, epoch)))
+        return committed.addCallback(done)
+
+    def run_over(self, machine: bytes, exit_code: int, text: str) -> "Deferred[None]":
+        """A machine's agent says that its run is over. Never fails."""
+        if exit_code:
+            self._beat(machine, Beat.FAIL)
+
+        def lost(failure: Failure) -> None:
+            self.log.failure("that a run is over was not looked at", failure)
+
+        return self._do(self.watching.run_over(machine, exit_code, text)).addErrback(lost)
+
+    @property
+    def watching(self) -> Watching:
+        """The watch, which the daemon starts."""
+        return self._ready(unlocked=False).watching
 
     def signed_head(self) -> bytes:
         """The ledger's durable head, signed."""
@@ -237,7 +272,7 @@ class Store:
         """The tenant's machines."""
 
         def seen(rows: list[MachineRow]) -> list[MachineRow]:
-            return [replace(row, seen_ns=max(row.seen_ns, self._seen.get(row.machine, 0))) for row in rows]
+            return [replace(row, seen_ns=max(row.seen_ns, self.seen_ns(row.machine))) for row in rows]
 
         return self._do(self._ready().catalogue.machines(tenant)).addCallback(seen)
 
@@ -280,6 +315,38 @@ class Store:
         """Do what a statement says."""
         return self._do(self._ready().authority.execute(tenant, pin, statement, attachment))
 
+    def events(
+        self, tenant: bytes | None, machine: bytes, after: int, since_ns: int, limit: int
+    ) -> "Deferred[list[ListedEvent]]":
+        """An admin's events, or (None) the operator's, the oldest first."""
+        codes = codes_for(Audience.OPERATOR if tenant is None else Audience.ADMIN)
+        return self._do(self._ready().catalogue.listed_events(after, since_ns, limit, tenant, machine, codes))
+
+    def acknowledge(self, tenant: bytes, pin: bytes, events: Sequence[int]) -> "Deferred[None]":
+        """The admin knows of these events."""
+        opened = self._ready()
+        return self._do(acknowledge(opened.catalogue, opened.ledger, tenant, pin, events))
+
+    def told(self, tenant: bytes, test: bool) -> "Deferred[list[Told]]":
+        """Where an admin or (b"") the operator is told; each address is sent a test first, where asked."""
+        if self.telling is None:
+            raise NotAllowed("only a running daemon tells: start it, then try again")
+        return self._do(self.telling.told(tenant, test))
+
+    # Whoever reports how all is
+
+    def ask(self, question: "Callable[[Catalogue], Coroutine[Deferred[Any], Any, T]]") -> "Deferred[T]":
+        """What comes of a question to the catalogue."""
+        return self._do(question(self._ready().catalogue))
+
+    def seen_ns(self, machine: bytes) -> int:
+        """When the machine's newest session began since the daemon runs; 0 for none."""
+        return self._seen.get(machine, 0)
+
+    def look_at_spools(self, look: Callable[[Spool], T]) -> "Deferred[list[T]]":
+        """What ``look`` finds out of each configured spool, in a thread."""
+        return self._in_thread(lambda: [look(spool) for spool in self._spools.all])
+
     # The operator
 
     def add_admin(self, name: str, request: bytes) -> "Deferred[Tenant]":
@@ -313,6 +380,10 @@ class Store:
         await opened.ledger.append(PolicySet(b"", machine, ((RATE, value),), b""))
         self.rates.follow([(machine, value)])
 
+    def set_policy(self, tenant: bytes, machine: bytes, changes: Changes) -> "Deferred[None]":
+        """The operator's settings: of the server (b"", b""), an admin, or a machine."""
+        return self._do(self._ready().authority.set_policy(tenant, machine, changes))
+
     def confirm(self, head: str) -> "Deferred[None]":
         """The operator's word that the ledger's head is the right one: credentials are enabled again."""
         return self._do(self._confirm(head))
@@ -331,7 +402,7 @@ class Store:
     def record(self, code: EventCode, tenant: bytes = b"", machine: bytes = b"", detail: str = "") -> "Deferred[None]":
         """Put an event into the ledger, unless there were too many of its kind in this hour. Never fails."""
         # While the store is locked the ledger stays as it is: its head is what the operator compares.
-        if self._opened is None or self.locked or not self._bound.allows(code, tenant or machine, self.now_ns()):
+        if self._opened is None or self.locked or not self._bound.allows(code, machine or tenant, self.now_ns()):
             return succeed(None)
         plain = "".join(c if c.isprintable() else "?" for c in detail)
         text = plain.encode("utf-8", "replace")[:1000].decode("utf-8", "ignore")
@@ -348,6 +419,23 @@ class Store:
         self.record(EventCode.PACK_LOST, detail=f"cannot be read: {path}: {reason}")
 
     # Inside
+
+    def telling_parts(self) -> Parts:
+        """What telling goes by; once the store is open."""
+        opened = self._ready(unlocked=False)
+
+        def failed(tenant: bytes, detail: str) -> None:
+            self.record(EventCode.TELLING_FAILED, tenant, detail=detail)
+
+        return Parts(
+            opened.catalogue, opened.authority.policies, lambda: self.head.sequence, failed,
+            lambda: not self.locked and bool(self._spools.online), self._state, self._secret, self.now_ns,
+            self._in_thread,
+        )  # fmt: skip
+
+    def _beat(self, machine: bytes, beat: Beat) -> None:
+        if self.telling is not None:
+            self.telling.beat(machine, beat)
 
     def _record_of_machine(self, code: EventCode, machine: bytes, detail: str) -> "Deferred[None]":
         return self.record(code, machine=machine, detail=detail)  # the port logs the refusal that comes of it

@@ -63,6 +63,11 @@ class Identity:
         """The pin by which others know this identity."""
         return spki_pin(self.certificate)
 
+    @property
+    def expires_ns(self) -> int:
+        """When the certificate ends; 0 for one that ended before 1970."""
+        return max(0, int(self.certificate.not_valid_after_utc.timestamp())) * 10**9
+
     def key_pem(self) -> bytes:
         """The unencrypted private key, PKCS #8 in PEM."""
         return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -61,6 +61,11 @@ spare_pins = [{spare_pin}]
 # handshakes = 1000
 # handshake_seconds = 20
 # silence_seconds = 60
+
+# Figures for Prometheus, on loopback unless told otherwise: whoever reaches the address may read them.
+# [metrics]
+# listen = "127.0.0.1"
+# port = 7412
 """
 
 SPOOL = """

@@ -3,6 +3,7 @@
 import os
 import secrets
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ from mastodon.host.durable import DiskError, PendingFile
 from mastodon.host.existing import Overwrite
 from mastodon.host.owners import OwnerMap, OwnerMapError
 from mastodon.host.parts import Parts
+from mastodon.host.sizes import show_size
 from mastodon.restore.content import ContentLost, Stretch, hashed, stretches
 from mastodon.restore.delta import PIECE, delta_result
 from mastodon.restore.errors import NotThere, RestoreError
-from mastodon.restore.history import show_time
+from mastodon.restore.history import called
 from mastodon.restore.keys import read_file
 from mastodon.restore.plan import Listing, LostPage, Page, show_path
 from mastodon.restore.present import (
@@ -22,7 +24,6 @@ from mastodon.restore.present import (
     entry_line,
     report_fields,
     report_lines,
-    show_size,
     snapshot_fields,
     snapshot_line,
     to_json,
@@ -47,6 +48,7 @@ class Output:
     tell: Callable[[str], None]
     json: bool = False
     quiet: bool = False
+    now_ns: Callable[[], int] = time.time_ns
 
 
 def list_snapshots(session: Session, out: Output) -> int:
@@ -58,8 +60,12 @@ def list_snapshots(session: Session, out: Output) -> int:
         return COMPLETE
     for one in history.snapshots:
         out.say(snapshot_line(one))
+    if session.given_up:
+        out.tell(session.given_up)
     if not history.snapshots:
         out.tell("there is no snapshot of this machine yet")
+    elif not out.quiet:
+        out.tell(f"{session.known.name}: the newest shown is {called(history.snapshots[-1], out.now_ns())}")
     return COMPLETE
 
 
@@ -180,10 +186,7 @@ def _open_listing(session: Session, wanted: str, out: Output) -> Listing:
     record = snapshot.record
     if not out.quiet and not out.json:
         proven = "" if session.known.proven else "  ORIGIN UNPROVEN: neither URL, machine id nor admin secret was given"
-        out.tell(
-            f"{session.known.name}: snapshot {record.sequence} of {show_time(record.time_ns)}, "
-            f"{record.status.name.lower()}{proven}"
-        )
+        out.tell(f"{session.known.name}: {called(snapshot, out.now_ns())}, {record.status.name.lower()}{proven}")
     return session.listing(snapshot)
 
 

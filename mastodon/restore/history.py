@@ -1,18 +1,18 @@
-"""A machine's snapshot records: verified, in order, their chain looked at, and one chosen.
+"""A machine's snapshot records: verified, in order, their chain looked at (past.py), and one chosen.
 
-Only records with the machine's signature count. Sequences without a gap whose predecessors are each other's hashes
-are the normal case; anything else is shown: a gap means that records are withheld, a fork that the machine was
-cloned, travelled in time, or that somebody else has its secret.
+Only records with the machine's signature count. Gaps, forks and jumps are shown for what they are.
 """
 
 import datetime
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mastodon.restore.errors import Distrusted, NotThere
+from mastodon.restore.past import look_at_chain
 from mastodon.restore.trust import KnownMachine
 from mastodon.sealed.errors import FormatError, Mismatch
+from mastodon.sealed.jump import Jump
 from mastodon.sealed.record import record_hash
 from mastodon.sealed.snapshot import SnapshotRecord
 
@@ -24,19 +24,23 @@ _HASH_PREFIX = re.compile(r"[0-9a-f]{8,64}")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A snapshot that the machine signed; ``server_time_ns`` is the server's word (0: unknown)."""
+    """A snapshot that the machine signed; ``server_time_ns`` is the server's word (0: unknown). ``jump``: its machine
+    remembered another one than it follows."""
 
     record: SnapshotRecord
     hash: bytes
     server_time_ns: int
+    jump: Jump | None = None
 
 
 @dataclass(slots=True)
 class History:
-    """All snapshots shown, by sequence. ``warnings`` tell of gaps, forks and records passed over."""
+    """All snapshots shown, by sequence. ``warnings`` tell of gaps, forks, jumps and records passed over; ``gaps`` are
+    first and last sequences of what is not shown."""
 
     snapshots: list[Snapshot] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    gaps: list[tuple[int, int]] = field(default_factory=list)
     forked: bool = False
 
     @property
@@ -71,7 +75,10 @@ def read_history(known: KnownMachine, offered: Iterable[tuple[bytes, int]], *, h
             seen.add(digest)
             history.snapshots.append(Snapshot(record, digest, time_ns))
     history.snapshots.sort(key=lambda one: (one.record.sequence, one.record.time_ns, one.hash))
-    _look_at_chain(known.name, history)
+    chain = look_at_chain(known.name, ((one.record, one.hash) for one in history.snapshots))
+    history.snapshots = [replace(one, jump=chain.jumps.get(one.hash)) for one in history.snapshots]
+    history.warnings += chain.warnings
+    history.gaps, history.forked = chain.gaps, chain.forked
     return history
 
 
@@ -142,31 +149,23 @@ def show_time(time_ns: int) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S %z")
 
 
+def show_age(time_ns: int, now_ns: int) -> str:
+    """How long ago something was, as people say it."""
+    seconds = (now_ns - time_ns) // SECOND
+    if seconds < 0:
+        return "in the future"
+    for unit, length in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}s ago"
+    return "just now" if seconds < 60 else f"{seconds} seconds ago"
+
+
+def called(one: Snapshot, now_ns: int) -> str:
+    """A snapshot by number, date and age."""
+    time_ns = one.record.time_ns
+    return f"snapshot {one.record.sequence} of {show_time(time_ns)}, {show_age(time_ns, now_ns)}"
+
+
 def _extent(history: History) -> str:
     first, last = history.snapshots[0].record, history.snapshots[-1].record
     return f"there are {first.sequence} ({show_time(first.time_ns)}) to {last.sequence} ({show_time(last.time_ns)})"
-
-
-def _look_at_chain(name: str, history: History) -> None:
-    by_sequence: dict[int, list[Snapshot]] = {}
-    for one in history.snapshots:
-        by_sequence.setdefault(one.record.sequence, []).append(one)
-    last = 0
-    for sequence, here in by_sequence.items():
-        if sequence != last + 1:
-            missing = f"snapshot {last + 1}" if sequence == last + 2 else f"snapshots {last + 1} to {sequence - 1}"
-            history.warnings.append(f"{name}: {missing} withheld or lost: the records go from {last} to {sequence}")
-        if len(here) > 1:
-            history.forked = True
-            history.warnings.append(f"{name}: two histories: {len(here)} snapshots have the number {sequence}")
-        before = {one.hash for one in by_sequence.get(sequence - 1, ())}
-        for one in here:
-            if before and one.record.predecessor not in before:
-                history.forked = True
-                history.warnings.append(f"{name}: snapshot {sequence} does not follow snapshot {sequence - 1}")
-            elif one.record.remembered != one.record.predecessor:
-                history.warnings.append(
-                    f"{name}: at snapshot {sequence} the machine remembered another one than the server: its state was "
-                    "lost, it travelled in time, or was cloned"
-                )
-        last = sequence

@@ -1,12 +1,13 @@
 """The newest that was ever seen: of each machine its head, of book and ledger too. Nothing older is taken silently.
 
 One small JSON file (heads.json), written durably before anything that depends on it is done. Losing it costs the
-protection, not the backups: then whatever is shown first is taken, and its date is printed.
+protection, not the backups: then whatever is shown first is taken, and its date is printed. An older state that the
+user takes (--allow-older) is the newest from then on; what was given up for it is remembered beside it.
 """
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,15 @@ class SeenHead:
     hash: bytes
     seen_ns: int
 
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in the file."""
+        return {"sequence": self.sequence, "hash": self.hash.hex(), "seen_ns": self.seen_ns}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "SeenHead":
+        """As it stood in the file."""
+        return cls(int(fields["sequence"]), bytes.fromhex(fields["hash"]), int(fields["seen_ns"]))
+
 
 @dataclass(frozen=True, slots=True)
 class SeenBook:
@@ -43,6 +53,7 @@ class Memory:
         self._path = path
         self._clock_ns = clock_ns
         self._machines: dict[bytes, SeenHead] = {}
+        self._given_up: dict[bytes, SeenHead] = {}
         self._book: SeenBook | None = None
         self._book_floor = 0
         self._ledger = b""
@@ -58,37 +69,61 @@ class Memory:
         """The newest book seen."""
         return self._book
 
-    def check(self, name: str, machine: bytes, history: History) -> None:
-        """Raise WentBack when the history shown lacks the newest head that was seen."""
+    def given_up(self, machine: bytes) -> SeenHead | None:
+        """A newer head that was seen once, before the user took an older state."""
+        return self._given_up.get(machine)
+
+    def doubt(self, machine: bytes, sequence: int, hashes: Collection[bytes]) -> str:
+        """What is wrong with a newest snapshot that is shown (0: none is); empty when nothing is known against it.
+        ``hashes``: those shown of the sequence that was seen."""
         seen = self._machines.get(machine)
         if seen is None:
-            return
-        newest = history.newest
+            return ""
         when = show_time(seen.seen_ns)
-        if newest is None or newest.record.sequence < seen.sequence:
-            shown = f"snapshot {newest.record.sequence} as the newest" if newest else "no snapshot"
-            raise WentBack(
-                f"{name}: {shown} is shown, but snapshot {seen.sequence} was seen on {when}: newer ones are "
-                "withheld or lost. To take what is there, give --allow-older"
-            )
-        if all(one.hash != seen.hash for one in history.snapshots if one.record.sequence == seen.sequence):
-            raise WentBack(
-                f"{name}: another snapshot {seen.sequence} is shown than was seen on {when}: the history was "
-                "exchanged. To take what is there, give --allow-older"
-            )
+        if sequence < seen.sequence:
+            shown = f"snapshot {sequence} as the newest" if sequence else "no snapshot"
+            return f"{shown} is shown, but snapshot {seen.sequence} was seen on {when}: newer ones are withheld or lost"
+        if hashes and seen.hash not in hashes:
+            return f"another snapshot {seen.sequence} is shown than was seen on {when}: the history was exchanged"
+        return ""
+
+    def against(self, machine: bytes, history: History) -> str:
+        """What is wrong with a history that lacks the newest head that was seen; empty when nothing is."""
+        seen = self._machines.get(machine)
+        newest = history.newest.record.sequence if history.newest else 0
+        same = {one.hash for one in history.snapshots if seen and one.record.sequence == seen.sequence}
+        text = self.doubt(machine, newest, same)
+        if not text and seen is not None and not same:
+            text = f"snapshot {seen.sequence}, seen on {show_time(seen.seen_ns)}, is not shown any more: it is withheld"
+        return text
 
     def learn_head(self, machine: bytes, sequence: int, digest: bytes) -> None:
         """A head that another device has seen, from the book."""
-        seen = self._machines.get(machine)
+        seen, given_up = self._machines.get(machine), self._given_up.get(machine)
+        if given_up is not None and sequence <= given_up.sequence:
+            return
         if seen is None or sequence > seen.sequence:
             self._machines[machine] = SeenHead(sequence, digest, self._clock_ns())
             self._write()
+
+    def take_older(self, machine: bytes, history: History) -> None:
+        """The user takes what is shown, though it is older or another than what was seen."""
+        seen = self._machines.pop(machine, None)
+        before = self._given_up.get(machine)
+        if seen is not None and (before is None or seen.sequence > before.sequence):
+            self._given_up[machine] = seen
+        self._write()
+        self.remember(machine, history)
 
     def remember(self, machine: bytes, history: History) -> None:
         """Note the newest head, durably, if it is newer than what was seen."""
         newest = history.newest
         if newest is None:
             return
+        given_up = self._given_up.get(machine)
+        if given_up is not None and any(one.hash == given_up.hash for one in history.snapshots):
+            del self._given_up[machine]
+            self._write()
         floor = max(one.record.book_version for one in history.snapshots)
         if floor > self._book_floor:
             self._book_floor = floor
@@ -136,9 +171,8 @@ class Memory:
             if len(data) > LIMIT:
                 raise ValueError("too large")
             content = json.loads(data)
-            for name, head in content["machines"].items():
-                seen = SeenHead(int(head["sequence"]), bytes.fromhex(head["hash"]), int(head["seen_ns"]))
-                self._machines[bytes.fromhex(name)] = seen
+            self._machines = _heads(content["machines"])
+            self._given_up = _heads(content.get("given_up", {}))
             self._book_floor = int(content.get("book_floor", 0))
             self._ledger = bytes.fromhex(content.get("ledger", ""))
             book = content.get("book")
@@ -154,11 +188,10 @@ class Memory:
         if self._path is None:
             return
         content: dict[str, Any] = {
-            "machines": {
-                machine.hex(): {"sequence": head.sequence, "hash": head.hash.hex(), "seen_ns": head.seen_ns}
-                for machine, head in sorted(self._machines.items())
-            }
+            "machines": {machine.hex(): head.to_json() for machine, head in self._machines.items()}
         }
+        if self._given_up:
+            content["given_up"] = {machine.hex(): head.to_json() for machine, head in self._given_up.items()}
         if self._book_floor:
             content["book_floor"] = self._book_floor
         if self._ledger:
@@ -166,3 +199,7 @@ class Memory:
         if self._book is not None:
             content["book"] = {"version": self._book.version, "hash": self._book.hash.hex()}
         write_file(self._path, json.dumps(content, indent=1, sort_keys=True).encode() + b"\n")
+
+
+def _heads(fields: dict[str, Any]) -> dict[bytes, SeenHead]:
+    return {bytes.fromhex(machine): SeenHead.from_json(head) for machine, head in fields.items()}

@@ -9,15 +9,23 @@ import os
 import stat
 from typing import Any
 
+from mastodon.host.sizes import show_size
 from mastodon.restore.history import Snapshot, show_time
 from mastodon.restore.plan import printable_bytes, show_path
 from mastodon.restore.report import Report
 from mastodon.sealed.entry import Entry, EntryFlag, EntryType
+from mastodon.sealed.jump import JumpKind
 from mastodon.sealed.listing import Directory
 from mastodon.sealed.snapshot import Notice
 
 CLOCKS_AGREE_NS = 5 * 60 * 10**9
 """A server's time of a snapshot that is further from the machine's is shown to people too."""
+_JUMPS = {
+    JumpKind.UNKNOWN: "remembered one that is not shown",
+    JumpKind.WENT_BACK: "had gone back to {}",
+    JumpKind.ALTERNATES: "came back with {}: a clone",
+}
+"""What the notices do not say already."""
 _TYPES = {
     EntryType.FILE: stat.S_IFREG,
     EntryType.DIRECTORY: stat.S_IFDIR,
@@ -49,6 +57,8 @@ def snapshot_fields(one: Snapshot) -> dict[str, Any]:
         "root": record.root.hex(),
         "pair": record.pair.hex(),
         "predecessor": record.predecessor.hex(),
+        "remembered": record.remembered.hex(),
+        "jump": one.jump.kind.name.lower() if one.jump else "",
         "notices": notices(record.notices),
     }
 
@@ -61,6 +71,8 @@ def snapshot_line(one: Snapshot) -> str:
     noted = [counts] if counts else []
     if one.server_time_ns and abs(one.server_time_ns - record.time_ns) > CLOCKS_AGREE_NS:
         noted.append(f"{show_time(one.server_time_ns)} by the server's clock")
+    if one.jump is not None and one.jump.kind in _JUMPS:
+        noted.append(_JUMPS[one.jump.kind].format(one.jump.reached))
     noticed = "; ".join([*noted, *notices(record.notices)])
     return f"{record.sequence:6}  {show_time(record.time_ns)}  {status:10}  {one.hash.hex()[:16]}  {noticed}".rstrip()
 
@@ -150,16 +162,6 @@ def report_lines(report: Report, most: int = 20) -> list[str]:
     problems = [str(problem) for problem in report.problems.examples]
     lines += _some("could not be made as recorded", problems, sum(report.problems.counts.values()), most)
     return lines
-
-
-def show_size(number: int) -> str:
-    """Bytes as people read them."""
-    size = float(number)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{number} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
 
 
 def _some(what: str, texts: list[str], count: int, most: int) -> list[str]:

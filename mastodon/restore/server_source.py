@@ -41,7 +41,6 @@ from mastodon.wire.restore_messages import (
     WhoRequest,
 )
 
-ALPN = "mastodon-restore/1"
 TRIES = 6
 LONGEST_PAUSE_S = 60
 SIGN_OF_LIFE_S = 15.0

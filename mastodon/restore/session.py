@@ -40,15 +40,26 @@ class Session:
         )
         for warning in history.warnings:
             self._warn(warning)
-        try:
-            self._memory.check(self.known.name, self.known.machine, history)
-        except WentBack as error:
+        text = self._memory.against(self.known.machine, history)
+        if text:
             if not self._allow_older:
-                raise
-            self._warn(str(error))
+                raise WentBack(f"{self.known.name}: {text}. To take what is there, give --allow-older")
+            self._warn(f"{self.known.name}: {text}. What is shown is taken as the newest from now on")
+            self._memory.take_older(self.known.machine, history)
         else:
             self._memory.remember(self.known.machine, history)
         return history
+
+    @property
+    def given_up(self) -> str:
+        """What was seen once and is not shown any more, since an older state was taken; empty for nothing."""
+        head = self._memory.given_up(self.known.machine)
+        if head is None:
+            return ""
+        return (
+            f"{self.known.name}: snapshot {head.sequence}, seen on {show_time(head.seen_ns)}, is not shown any more; "
+            "an older state was taken with --allow-older"
+        )
 
     @cached_property
     def trust(self) -> Trust:

@@ -104,8 +104,11 @@ def pack_body(body: dict[int, Any]) -> PackedEntry:
     )
 
 
-def join_entry(packed: PackedEntry, places: Sequence[int], rest: dict[int, Any]) -> bytes:
-    """The encoded map, with places as a flat array (entry.encode_places; none: no field), and fields from 18 on."""
+def join_entry(packed: tuple[int, bytes, bytes], places: Sequence[int], rest: dict[int, Any]) -> bytes:
+    """The encoded map, with places as a flat array (entry.encode_places; none: no field), and fields from 18 on.
+
+    ``packed`` is a PackedEntry.
+    """
     count, before, behind = packed
     if places:
         before += b"\x08" + cbor.encode_ordered(places)

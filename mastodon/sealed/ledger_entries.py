@@ -19,10 +19,12 @@ MACHINE = octets(32)
 TENANT = octets(32)
 RECORD = octets(1, 16 * 1024)
 STATEMENT = octets(0, Statement.LIMIT)
+ACKNOWLEDGED_MOST = 256
+"""Events that are acknowledged at once."""
 
 
 class LedgerEntryType(IntEnum):
-    """Types of entries. 0 is never used; 20-127 are reserved; 128-255 are for experiments."""
+    """Types of entries. 0 is never used; 21-127 are reserved; 128-255 are for experiments."""
 
     CHAIN = 1
     SPOOL = 2
@@ -43,6 +45,7 @@ class LedgerEntryType(IntEnum):
     READS = 17
     MACHINE_STATE = 18
     SUCCESSION = 19
+    ACKNOWLEDGED = 20
 
 
 class MachineState(IntEnum):
@@ -282,11 +285,23 @@ class Succeeded(EntryBody):
     record: bytes = key(0, RECORD)
 
 
+@dataclass(frozen=True, slots=True)
+class Acknowledged(EntryBody):
+    """An admin knows of these events: sequences of their entries, and the pin of the client key that said so."""
+
+    ENTRY_TYPE: ClassVar = LedgerEntryType.ACKNOWLEDGED
+    CRITICAL: ClassVar = False
+
+    tenant: bytes = key(0, TENANT)
+    pin: bytes = key(1, PIN)
+    events: tuple[int, ...] = key(2, array(unsigned(), ACKNOWLEDGED_MOST, 1))
+
+
 ENTRY_TYPES: dict[LedgerEntryType, type[EntryBody]] = {
     body.ENTRY_TYPE: body
     for body in (
         ChainStarted, SpoolChanged, AdminAdded, CertificateAdded, CertificateRemoved, MachineEnrolled, PairAdded,
         SnapshotCommitted, BookSwapped, PolicySet, Kept, OrderPosted, OrderDone, Pending, Deleted, Event, Reads,
-        MachineStateSet, Succeeded,
+        MachineStateSet, Succeeded, Acknowledged,
     )
 }  # fmt: skip

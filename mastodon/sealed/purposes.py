@@ -28,6 +28,7 @@ class Purpose(Enum):
     BOOK_SEAL = "book seal"
     BLOB_KEY = "blob key"
     FILE_HASH_KEY = "file hash key"
+    WEBHOOK_KEY = "webhook key"
     # hashes and MACs
     MACHINE_ID = "machine id"
     TENANT_ID = "tenant id"
@@ -48,6 +49,7 @@ class Purpose(Enum):
     PAGE_CUT = "page cut"
     LINK_GROUP = "link group"
     AGENT_STATE = "agent state"
+    WEBHOOK = "webhook"
     # HPKE infos
     RUN_SEAL = "run seal"
     ORDER_SEAL = "order seal"

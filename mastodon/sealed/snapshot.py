@@ -50,7 +50,8 @@ class Notice(IntFlag):
     STATE_LOST = 1  # the agent's state was gone or behind: everything was looked at afresh
     TRUST_MEMORY_LOST = 2  # only the URL's pins are trusted, and no restore order issued before
     NEW_PAIR = 4  # the server's pair did not fit the present passkey and recipients, or there was none
-    SERVER_WENT_BACK = 8  # the server's signed ledger head is older than one seen before
+    SERVER_WENT_BACK = 8  # the server's signed ledger head, or its newest snapshot, is older than one seen before
+    MEMORY_NOT_KEPT = 16  # the agent could not write its memory: the next run will not remember this snapshot
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from mastodon.sealed.enrolment import Role
 from mastodon.sealed.errors import Malformed, Mismatch
 from mastodon.sealed.purposes import Purpose
 from mastodon.sealed.record import Record, RecordType
-from mastodon.sealed.schema import Body, choice, key, octets, octets_or_none, text, unsigned
+from mastodon.sealed.schema import Body, array, choice, key, octets, octets_or_none, row, text, unsigned
 
 LIFE_NS = 3600 * 10**9
 """How long a client lets its statements be good."""
@@ -78,9 +78,18 @@ class MachineContent(Body):
 
 
 @dataclass(frozen=True, slots=True)
+class PolicyContent(Body):
+    """Of POLICY: values (empty for none) of settings, of a machine, or (b"") of the admin's all."""
+
+    machine: bytes = key(0, octets_or_none(32))
+    settings: tuple[tuple[str, str], ...] = key(1, array(row(text(64), text(1024)), 64, 1))
+
+
+@dataclass(frozen=True, slots=True)
 class Statement(Record):
     """``content`` depends on the verb: ENROL an enrolment record, SWAP_BOOK the new book's record hash, the others a
-    CBOR map: CertificateContent, PinContent, MachineContent; TRANSFER, ERASE, POLICY, ALLOW_PIECES bring theirs."""
+    CBOR map: CertificateContent, PinContent, MachineContent, PolicyContent; TRANSFER, ERASE, ALLOW_PIECES bring their
+    own."""
 
     TYPE: ClassVar = RecordType.STATEMENT
     PURPOSE: ClassVar = Purpose.SIGN_STATEMENT

@@ -181,10 +181,11 @@ class AppendClient:
         return [Heard(message)]
 
     def _hello(self, greeting: Greeting) -> Hello:
-        if not greeting.oldest_version <= VERSION <= greeting.newest_version:
+        # To a server that is too new it says HELLO all the same: once it is proven, its admin is told.
+        if greeting.newest_version < VERSION:
             raise RemoteVersion(
-                f"the server speaks versions {greeting.oldest_version} to {greeting.newest_version}, "
-                f"this agent {VERSION}: update the older of the two"
+                f"the server speaks versions {greeting.oldest_version} to {greeting.newest_version} of the protocol, "
+                f"this agent {VERSION}: the server is to be updated first"
             )
         me = self._introduction
         signature = sign_hello(me.signing_key, greeting.nonce, self._server_pin, me.machine, VERSION)
@@ -195,6 +196,6 @@ class AppendClient:
 
 
 class RemoteVersion(WireError):
-    """Server and agent have no version of the protocol in common."""
+    """The server is too old for this agent."""
 
     code = ErrorCode.VERSION

@@ -11,7 +11,7 @@ from enum import Enum
 
 from mastodon.wire.effects import Close, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, OutOfTurn, WireError
-from mastodon.wire.hello import VERSION, hello_fits
+from mastodon.wire.hello import OLDEST_VERSION, VERSION, hello_fits
 from mastodon.wire.messages import (
     Ack,
     Answer,
@@ -86,21 +86,30 @@ class Perform:
     message: Message
 
 
-Effect = Send | LookUp | Open | Perform | SecurityEvent | Close
+@dataclass(frozen=True, slots=True)
+class TooOld:
+    """The signature was good, and the agent speaks an older version than any that this server does: tell its admin."""
+
+    hello: Hello
+
+
+Effect = Send | LookUp | Open | TooOld | Perform | SecurityEvent | Close
 
 
 class AppendSession:
     """One connection to the append port. ``server_pin`` is the hash of the key that the TLS handshake used."""
 
-    def __init__(self, nonce: bytes, server_pin: bytes) -> None:
+    def __init__(self, nonce: bytes, server_pin: bytes, oldest: int = OLDEST_VERSION, newest: int = VERSION) -> None:
         self._nonce = nonce
         self._server_pin = server_pin
+        self._oldest = oldest
+        self._newest = newest
         self._hello: Hello | None = None
         self.state = State.FRESH
 
     def greet(self) -> list[Effect]:
         """The handshake is done."""
-        return [Send(Greeting(self._nonce, VERSION, VERSION, 0))]
+        return [Send(Greeting(self._nonce, self._oldest, self._newest, 0))]
 
     def receive(self, message: Message) -> list[Effect]:
         """What to do about a message."""
@@ -109,8 +118,6 @@ class AppendSession:
             return self.broken(OutOfTurn(f"{type(message).__name__} while {self.state.value}"))
         self.state = following
         if isinstance(message, Hello):
-            if message.version != VERSION:
-                return self._end(ErrorCode.VERSION, f"this server speaks version {VERSION} only")
             self._hello = message
             return [LookUp(message.machine)]
         return [Perform(message)]
@@ -134,7 +141,16 @@ class AppendSession:
             code = ErrorCode.NOT_AUTHENTICATED
             event = SecurityEvent(code, f"HELLO refused for machine {hello.machine.hex()}")
             return [event, *self._end(code, "unknown machine, or wrong signature")]
-        return [Open(hello)]
+        return [Open(hello)] if self._oldest <= hello.version <= self._newest else self._other_version(hello)
+
+    def _other_version(self, hello: Hello) -> list[Effect]:
+        """Said to proven machines only: what is told of it is told by the machine itself."""
+        text = (
+            f"this server speaks versions {self._oldest} to {self._newest} of the protocol, the agent {hello.version}"
+        )
+        if hello.version > self._newest:
+            return self._end(ErrorCode.VERSION, f"{text}: the server is to be updated first")
+        return [TooOld(hello), *self._end(ErrorCode.VERSION, f"{text}: update the agent on this machine")]
 
     def opened(self, answer: Answer) -> list[Effect]:
         """The session is the machine's only one now."""

@@ -10,7 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from mastodon.sealed.purposes import Purpose
 
 VERSION = 1
-"""The only version of the wire so far."""
+"""The newest version of the wire, and the only one so far."""
+OLDEST_VERSION = 1
+"""The oldest one that a server speaks: at least that of the agents of the two releases before."""
 
 
 def sign_hello(signing_key: Ed25519PrivateKey, nonce: bytes, server_pin: bytes, machine: bytes, version: int) -> bytes:

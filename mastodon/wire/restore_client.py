@@ -34,25 +34,36 @@ from mastodon.wire.restore_messages import (
     WhoItem,
     decode_reply,
 )
+from mastodon.wire.status_messages import ServerStatusItem, StatusItem
+from mastodon.wire.telling_messages import CHANNELS_LIMIT, EVENTS_LIMIT, ChannelItem, EventItem
 
 SEALINGS_LIMIT = 64
 """Sealings of one id in one answer: an honest machine has one, or two after damage."""
 ITEMS_LIMIT = 100_000
-FEWER_ITEMS: dict[int, int] = {RestoreVerb.PAIRS: PAIRS_LIMIT, RestoreVerb.ENVELOPES: ENVELOPES_LIMIT}
+FEWER_ITEMS: dict[int, int] = {
+    RestoreVerb.PAIRS: PAIRS_LIMIT,
+    RestoreVerb.ENVELOPES: ENVELOPES_LIMIT,
+    RestoreVerb.EVENTS: EVENTS_LIMIT,
+    RestoreVerb.TEST_NOTIFY: CHANNELS_LIMIT,
+}
 LAST_NUMBER = (1 << 32) - 1
 
-ANSWERS: dict[int, type[Message] | None] = {
-    RestoreVerb.WHO: WhoItem,
-    RestoreVerb.MACHINES: MachineItem,
-    RestoreVerb.SNAPSHOTS: SnapshotItem,
-    RestoreVerb.PAIRS: PairItem,
-    RestoreVerb.RUNS: RunItem,
-    RestoreVerb.FETCH: None,
-    RestoreVerb.BOOK: BookItem,
-    RestoreVerb.STATE: None,
-    RestoreVerb.ENVELOPES: EnvelopeItem,
+ANSWERS: dict[int, tuple[type[Message], ...]] = {
+    RestoreVerb.WHO: (WhoItem,),
+    RestoreVerb.MACHINES: (MachineItem,),
+    RestoreVerb.SNAPSHOTS: (SnapshotItem,),
+    RestoreVerb.PAIRS: (PairItem,),
+    RestoreVerb.RUNS: (RunItem,),
+    RestoreVerb.FETCH: (),
+    RestoreVerb.BOOK: (BookItem,),
+    RestoreVerb.STATE: (),
+    RestoreVerb.ENVELOPES: (EnvelopeItem,),
+    RestoreVerb.EVENTS: (EventItem,),
+    RestoreVerb.ACKNOWLEDGE: (),
+    RestoreVerb.STATUS: (ServerStatusItem, StatusItem),
+    RestoreVerb.TEST_NOTIFY: (ChannelItem,),
 }
-"""The one kind of item that may answer each verb, beside the raw data of FETCH."""
+"""The kinds of items that may answer each verb, beside the raw data of FETCH."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +174,7 @@ class RestoreClient:
             self._events.append(RequestFailed(number, message.to_exception()))
         elif isinstance(message, Done):
             self._end(number, under_way, message)
-        elif type(message) is not ANSWERS[under_way.verb]:
+        elif type(message) not in ANSWERS[under_way.verb]:
             raise OutOfTurn(f"a {type(message).__name__} in answer to {RestoreVerb(under_way.verb).name}")
         else:
             under_way.items += 1

@@ -6,7 +6,6 @@ number of the client's choosing, which every frame of the answer repeats: items 
 
 import struct
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import ClassVar
 
 from mastodon.sealed.book import BOOK_LIMIT
@@ -20,6 +19,9 @@ from mastodon.sealed.statement import Statement
 from mastodon.wire.errors import BadMessage, UnknownVerb
 from mastodon.wire.frame import LENGTH, RESTORE_FRAME_LIMIT, encode_frame
 from mastodon.wire.messages import Error, Keepalive, Message, packed_ids
+from mastodon.wire.restore_verbs import RestoreMessage, RestoreReply, RestoreVerb
+from mastodon.wire.status_messages import ServerStatusItem, StatusItem, StatusRequest
+from mastodon.wire.telling_messages import AcknowledgeRequest, ChannelItem, EventItem, EventsRequest, NotifyRequest
 
 FETCH_LIMIT = 8192
 SNAPSHOTS_LIMIT = 1000
@@ -29,55 +31,6 @@ ENVELOPES_LIMIT = 16
 DATA_LIMIT = 1024 * 1024
 """As much as the server reads at once: so nearly all blobs lie in one frame, whole, and are not copied together."""
 DATA_HEAD = struct.Struct(">I")
-
-
-class RestoreVerb(IntEnum):
-    """Requests. 10-31 are reserved for events, keeps, mail and status."""
-
-    WHO = 1
-    MACHINES = 2
-    SNAPSHOTS = 3
-    PAIRS = 4
-    RUNS = 5
-    FETCH = 6
-    BOOK = 7
-    STATE = 8
-    ENVELOPES = 9
-
-
-ALLOWED: dict[RestoreVerb, frozenset[Role]] = {
-    RestoreVerb.WHO: frozenset({Role.ADMIN, Role.TICKET, Role.MONITOR}),
-    RestoreVerb.MACHINES: frozenset({Role.ADMIN}),
-    RestoreVerb.SNAPSHOTS: frozenset({Role.ADMIN, Role.TICKET}),
-    RestoreVerb.PAIRS: frozenset({Role.ADMIN}),
-    RestoreVerb.RUNS: frozenset({Role.ADMIN, Role.TICKET}),
-    RestoreVerb.FETCH: frozenset({Role.ADMIN, Role.TICKET}),
-    RestoreVerb.BOOK: frozenset({Role.ADMIN}),
-    RestoreVerb.STATE: frozenset({Role.ADMIN}),
-    RestoreVerb.ENVELOPES: frozenset({Role.ADMIN}),
-}
-"""The whole table of verbs and roles. Machines are looked up inside the certificate's tenant, for a ticket inside its
-machine and root; what lies outside is NOT_FOUND, as if it did not exist."""
-
-
-class RestoreReply(IntEnum):
-    """Frame types that the server sends on the restore port, beside ERROR and KEEPALIVE."""
-
-    WHO = 160
-    MACHINE = 161
-    SNAPSHOT = 162
-    PAIR = 163
-    RUN = 164
-    DATA = 165
-    BOOK = 166
-    ENVELOPE = 167
-    DONE = 190
-
-
-class RestoreMessage(Message):
-    """Base of messages on the restore port."""
-
-    __slots__ = ()
 
 
 # From the client
@@ -320,14 +273,15 @@ REQUESTS: dict[int, type[Message]] = {
     one.KIND: one
     for one in (
         WhoRequest, MachinesRequest, SnapshotsRequest, PairsRequest, RunsRequest, FetchRequest, BookRequest,
-        StateRequest, EnvelopesRequest,
+        StateRequest, EnvelopesRequest, StatusRequest, EventsRequest, AcknowledgeRequest, NotifyRequest,
     )
 }  # fmt: skip
 
 REPLIES: dict[int, type[Message]] = {
     one.KIND: one
     for one in (
-        WhoItem, MachineItem, SnapshotItem, PairItem, RunItem, DataItem, BookItem, EnvelopeItem, Done, Error, Keepalive,
+        WhoItem, MachineItem, SnapshotItem, PairItem, RunItem, DataItem, BookItem, EnvelopeItem, StatusItem,
+        ServerStatusItem, EventItem, ChannelItem, Done, Error, Keepalive,
     )
 }  # fmt: skip
 

@@ -1,6 +1,6 @@
 """The server's half of the restore port: requests in, effects out.
 
-protocol-spec.md §17. Who may ask what stands in ``restore_messages.ALLOWED``. The certificate is looked up for every
+protocol-spec.md §17. Who may ask what stands in ``restore_verbs.ALLOWED``. The certificate is looked up for every
 request anew, so that a removal takes effect at once.
 """
 
@@ -11,7 +11,7 @@ from mastodon.sealed.ledger_entries import Role
 from mastodon.wire.effects import Close, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, WireError
 from mastodon.wire.messages import Message, make_error
-from mastodon.wire.restore_messages import ALLOWED, RestoreVerb
+from mastodon.wire.restore_verbs import ALLOWED, RestoreVerb
 
 REQUESTS_LIMIT = 16
 """Requests of one connection that are served at once; the next one is not read before one is done."""
