@@ -22,6 +22,7 @@ from mastodon.wire.restore_messages import (
 from mastodon.wire.restore_server import Authorise, RestoreSession, Serve, State
 from mastodon.wire.restore_verbs import ALLOWED, RestoreVerb
 from mastodon.wire.status_messages import StatusRequest
+from mastodon.wire.telling_messages import AcknowledgeRequest, EventsRequest, NotifyRequest
 
 SAMPLES = [
     WhoRequest(1),
@@ -34,6 +35,9 @@ SAMPLES = [
     StateRequest(8, b"s", b""),
     EnvelopesRequest(9, b"m" * 32, b"p" * 16),
     StatusRequest(10, b""),
+    EventsRequest(11, b"", 0, 0, 100),
+    AcknowledgeRequest(12, (5,)),
+    NotifyRequest(13, 0),
 ]
 MAY = {
     Role.ADMIN: set(RestoreVerb),

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from mastodon import __version__
+from mastodon.admin.audit import audit
 from mastodon.admin.certificate import certificate
 from mastodon.admin.connect import connect
 from mastodon.admin.download import download
@@ -48,7 +49,7 @@ machine.add_command(machine_add)
 machine.add_command(machine_list)
 machine.add_command(machine_show)
 machine.add_command(machine_watch)
-for command in (init, connect, certificate, snapshots, ls, find, restore, download):
+for command in (init, connect, certificate, snapshots, ls, find, restore, download, audit):
     cli.add_command(command)
 
 

@@ -21,6 +21,7 @@ from mastodon.catalogue import (
     sqlite_histories,
     sqlite_packs,
     sqlite_queries,
+    sqlite_reads,
     sqlite_status,
 )
 from mastodon.catalogue.interface import (
@@ -39,14 +40,17 @@ from mastodon.catalogue.interface import (
     ListedPair,
     MachineRow,
     PairRow,
+    ReadRow,
     SettingRow,
     StoredPack,
     Tenant,
     TenantHolding,
     Totals,
+    UntoldPair,
     WatchRow,
 )
 from mastodon.catalogue.lane import Lane, Mainland
+from mastodon.catalogue.sqlite_measures import SqliteMeasures
 from mastodon.sealed.events import EventCode
 from mastodon.sealed.jump import Jump
 from mastodon.sealed.ledger import Head, LedgerEntry
@@ -78,6 +82,7 @@ class SqliteCatalogue:
         self._writer_lane = Lane(mainland, "catalogue writer")
         self._reader_lane = Lane(mainland, "catalogue reader")
         self._connections: dict[str, sqlite3.Connection] = {}
+        self.measures = SqliteMeasures(self._read, self._write)
 
     def open(self) -> Deferred[Head | None]:
         """Open or make the file, bring its schema up to date, look it through."""
@@ -169,6 +174,9 @@ class SqliteCatalogue:
     def snapshots(self, machine: bytes, first: int, limit: int) -> Deferred[list[tuple[bytes, int]]]:
         return self._read((RESTORE, machine), sqlite_queries.snapshots, machine, first, limit)
 
+    def untold_pairs(self, machine: bytes | None = None) -> Deferred[list[UntoldPair]]:
+        return self._read(OTHERS, sqlite_events.untold_pairs, machine)
+
     def pairs(self, machine: bytes, first: int, limit: int) -> Deferred[list[ListedPair]]:
         return self._read((RESTORE, machine), sqlite_queries.pairs, machine, first, limit)
 
@@ -228,6 +236,14 @@ class SqliteCatalogue:
 
     def settings(self, name: str, tenant: bytes = b"") -> Deferred[list[tuple[bytes, str]]]:
         return self._read(OTHERS, sqlite_queries.settings, name, tenant)
+
+    def reads(
+        self, after: int, limit: int, tenant: bytes | None, machine: bytes, since_ns: int
+    ) -> Deferred[list[ReadRow]]:
+        return self._read(OTHERS, sqlite_reads.reads, after, limit, tenant, machine, since_ns)
+
+    def has_fetched(self, pin: bytes) -> Deferred[bool]:
+        return self._read(OTHERS, sqlite_reads.has_fetched, pin)
 
     def days(self, spool: bytes) -> Deferred[list[str]]:
         return self._read(OTHERS, sqlite_packs.days, spool)

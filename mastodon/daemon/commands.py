@@ -8,11 +8,12 @@ from dataclasses import asdict
 from typing import Any
 
 from mastodon.catalogue.interface import Tenant
-from mastodon.daemon.errors import NotAllowed, Refused
+from mastodon.daemon.errors import NotAllowed, NotFound, Refused
 from mastodon.daemon.store import Store
 from mastodon.daemon.watch_commands import policy_set, watch_show
 
 Arguments = dict[str, Any]
+READS_AT_ONCE = 500
 
 
 async def run_command(store: Store, name: str, arguments: Arguments) -> Any:
@@ -57,6 +58,24 @@ async def _set_limit(store: Store, arguments: Arguments) -> Any:
     await store.set_rate(bytes.fromhex(arguments["machine"]), rate)
 
 
+async def _audit(store: Store, arguments: Arguments) -> Any:
+    names = {one.tenant: one.name for one in await store.list_admins()}
+    after, since_ns = int(arguments["after"]), int(arguments["since_ns"])
+    wanted = str(arguments["admin"])
+    tenant = next((id for id, name in names.items() if name == wanted), None)
+    if wanted and tenant is None:
+        raise NotFound(f"no admin is called {wanted!r}: see `mastodon admin list`")
+    rows = await store.read_rows(tenant, b"", after, since_ns, READS_AT_ONCE)
+    return [
+        {
+            "sequence": row.sequence, "admin": names.get(row.tenant, ""), "pin": row.pin.hex(), "label": row.label,
+            "machine": row.machine.hex(), "since_ns": row.since_ns, "time_ns": row.time_ns,
+            "requests": row.requests, "blobs": row.blobs, "bytes": row.content_bytes,
+        }
+        for row in rows
+    ]  # fmt: skip
+
+
 def _tenant(tenant: Tenant) -> Any:
     certificates = [
         {"pin": one.pin.hex(), "role": one.role.name.lower(), "label": one.label} for one in tenant.certificates
@@ -77,6 +96,7 @@ COMMANDS: dict[str, Callable[[Store, Arguments], Awaitable[Any]]] = {
     "spool list": _list_spools,
     "limit show": _limits,
     "limit set": _set_limit,
+    "audit": _audit,
     "watch show": watch_show,
     "policy set": policy_set,
 }

@@ -21,6 +21,7 @@ from mastodon.daemon.heads import HeadsFile
 from mastodon.daemon.intake import Intake, Record
 from mastodon.daemon.ledger_writer import LedgerWriter
 from mastodon.daemon.opening import CATALOGUE, OpenedLedger, compare_all, open_catalogue
+from mastodon.daemon.reads import ReadLog
 from mastodon.daemon.served import ServedTime
 from mastodon.daemon.spool import Spool
 from mastodon.daemon.spools import Spools
@@ -60,10 +61,12 @@ class Opened:
     commits: Commits
     authority: Authority
     watching: Watching
+    reads: ReadLog
 
     async def close(self) -> None:
         """Look no more, remember the head, let go of the files."""
         await self.watching.stop()
+        await self.reads.stop()
         await self.ledger.stop()
         await self.catalogue.close()
 
@@ -86,7 +89,7 @@ async def open_parts(around: Surroundings, found: OpenedLedger) -> Opened:
         catalogue, authority.policies, ServedTime(around.state, around.disk), around.tell, around.in_thread,
         around.seen, around.is_serving,
     )  # fmt: skip
-    opened = Opened(catalogue, ledger, intake, commits, authority, watching)
+    opened = Opened(catalogue, ledger, intake, commits, authority, watching, ReadLog(catalogue, ledger, around.now_ns))
     try:
         await ledger.open(found.head, last_ns)
     except BaseException:

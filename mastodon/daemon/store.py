@@ -28,6 +28,7 @@ from mastodon.catalogue.interface import (
     ListedEvent,
     ListedPair,
     MachineRow,
+    ReadRow,
     Tenant,
     Totals,
 )
@@ -48,6 +49,7 @@ from mastodon.daemon.opening import (
 from mastodon.daemon.pack_receiver import PackReceiver
 from mastodon.daemon.policies import Changes
 from mastodon.daemon.rates import RATE, RateSettings, rate_value
+from mastodon.daemon.reads import ReadLog
 from mastodon.daemon.spool import Spool
 from mastodon.daemon.spools import SpoolMemory, Spools, SpoolStatus, spool_status
 from mastodon.daemon.telling.acknowledge import acknowledge
@@ -96,6 +98,10 @@ class Store:
         self.now_ns = now_ns
         self.locked = ""
         self.rates = RateSettings()
+        self.committed_watchers: list[Callable[[bytes], object]] = []
+        """Told of a machine that committed a complete snapshot."""
+        self.pair_watchers: list[Callable[[bytes], object]] = []
+        """Told of a machine that made a sealing pair."""
         self._state = state
         self._configs = tuple(spools)
         self._servers = tuple(servers)
@@ -210,7 +216,14 @@ class Store:
 
     def add_pair(self, machine: bytes, record: bytes, envelope: bytes, epoch: int) -> "Deferred[bytes]":
         """Take a pair record and its envelope; fires with the record hash when they are durable."""
-        return self._do(self._ready().commits.add_pair(machine, record, envelope, self._demand_current(machine, epoch)))
+
+        def tell(name: bytes) -> bytes:
+            for watcher in self.pair_watchers:
+                watcher(machine)
+            return name
+
+        work = self._ready().commits.add_pair(machine, record, envelope, self._demand_current(machine, epoch))
+        return self._do(work).addCallback(tell)
 
     def commit(self, machine: bytes, record: bytes, epoch: int) -> "Deferred[CommitResult]":
         """Commit a snapshot record, or say what it lacks."""
@@ -218,6 +231,8 @@ class Store:
         def done(result: CommitResult) -> CommitResult:
             if not result.missing and result.status is SnapshotStatus.COMPLETE:
                 self._beat(machine, Beat.SUCCESS)
+                for watcher in self.committed_watchers:
+                    watcher(machine)
             return result
 
         committed = self._do(self._ready().commits.commit(machine, record, self._demand_current(machine, epoch)))
@@ -322,6 +337,17 @@ class Store:
         codes = codes_for(Audience.OPERATOR if tenant is None else Audience.ADMIN)
         return self._do(self._ready().catalogue.listed_events(after, since_ns, limit, tenant, machine, codes))
 
+    @property
+    def reads(self) -> ReadLog:
+        """Who reads what, which the daemon starts."""
+        return self._ready().reads
+
+    def read_rows(
+        self, tenant: bytes | None, machine: bytes, after: int, since_ns: int, limit: int
+    ) -> "Deferred[list[ReadRow]]":
+        """What was read behind a sequence: of a tenant (None: all), about a machine or (empty) all."""
+        return self._do(self.reads.rows(after, limit, tenant, machine, since_ns))
+
     def acknowledge(self, tenant: bytes, pin: bytes, events: Sequence[int]) -> "Deferred[None]":
         """The admin knows of these events."""
         opened = self._ready()
@@ -383,6 +409,11 @@ class Store:
     def set_policy(self, tenant: bytes, machine: bytes, changes: Changes) -> "Deferred[None]":
         """The operator's settings: of the server (b"", b""), an admin, or a machine."""
         return self._do(self._ready().authority.set_policy(tenant, machine, changes))
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """For whoever only looks."""
+        return self._ready(unlocked=False).catalogue
 
     def confirm(self, head: str) -> "Deferred[None]":
         """The operator's word that the ledger's head is the right one: credentials are enabled again."""

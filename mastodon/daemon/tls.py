@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Protocol as Interface
 from typing import cast, runtime_checkable
 
+from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
@@ -363,14 +364,21 @@ def take_in_turns(port: IListeningPort, turns: Scheduler) -> IListeningPort:
     return port
 
 
-def peer_pin(transport: ITransport) -> bytes | None:
-    """The pin of the key that the peer proved to hold; None without one or with a key of a refused type."""
+def peer_certificate(transport: ITransport) -> x509.Certificate | None:
+    """The certificate of the key that the peer proved to hold; None without one, or with one that cannot be read."""
     if not isinstance(transport, FastTLSProtocol):
         return None
     certificate = transport.getPeerCertificate()
-    if certificate is None:
-        return None
     try:
-        return spki_pin(certificate.to_cryptography())
+        return None if certificate is None else certificate.to_cryptography()
+    except ValueError:
+        return None
+
+
+def peer_pin(transport: ITransport) -> bytes | None:
+    """The pin of the key that the peer proved to hold; None without one or with a key of a refused type."""
+    certificate = peer_certificate(transport)
+    try:
+        return None if certificate is None else spki_pin(certificate)
     except (CertificateError, ValueError):
         return None

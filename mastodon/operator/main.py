@@ -6,6 +6,7 @@ from mastodon import __version__
 from mastodon.operator.admin_add import admin_add
 from mastodon.operator.admin_list import admin_list
 from mastodon.operator.admin_remove_certificate import admin_remove_certificate
+from mastodon.operator.audit import audit
 from mastodon.operator.check import check
 from mastodon.operator.initialise import init
 from mastodon.operator.limit_machine import limit_machine
@@ -67,3 +68,4 @@ watch.add_command(watch_set)
 main.add_command(init)
 main.add_command(rebuild)
 main.add_command(check)
+main.add_command(audit)

@@ -18,6 +18,7 @@ from mastodon.sealed.errors import FormatError
 from mastodon.sealed.snapshot import SnapshotRecord
 from mastodon.wire.errors import ErrorCode, RemoteError, WireError
 from mastodon.wire.messages import Message
+from mastodon.wire.read_messages import READS_LIMIT, ReadItem, ReadsRequest
 from mastodon.wire.restore_client import (
     AnswerWhole,
     ClientEvent,
@@ -153,6 +154,18 @@ class ServerSource:
             if len(items) < SNAPSHOTS_LIMIT or following <= first:
                 return
             first = following
+
+    def reads(self, machine: bytes, since_ns: int) -> Iterable[ReadItem]:
+        """Who read what of the tenant's machines since a time, about one or (empty) all."""
+        after = 0
+        while True:
+            items = self._items(ReadsRequest, machine, after, since_ns, READS_LIMIT)
+            found = [one for one in items if isinstance(one, ReadItem)]
+            yield from found
+            following = max((one.sequence for one in found), default=0)
+            if len(items) < READS_LIMIT or following <= after:
+                return
+            after = following
 
     def runs(self, machine: bytes, ids: Sequence[bytes]) -> Sequence[bytes]:
         """Run records by id, those that there are."""

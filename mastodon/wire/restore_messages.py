@@ -19,6 +19,7 @@ from mastodon.sealed.statement import Statement
 from mastodon.wire.errors import BadMessage, UnknownVerb
 from mastodon.wire.frame import LENGTH, RESTORE_FRAME_LIMIT, encode_frame
 from mastodon.wire.messages import Error, Keepalive, Message, packed_ids
+from mastodon.wire.read_messages import ReadItem, ReadsRequest
 from mastodon.wire.restore_verbs import RestoreMessage, RestoreReply, RestoreVerb
 from mastodon.wire.status_messages import ServerStatusItem, StatusItem, StatusRequest
 from mastodon.wire.telling_messages import AcknowledgeRequest, ChannelItem, EventItem, EventsRequest, NotifyRequest
@@ -274,6 +275,7 @@ REQUESTS: dict[int, type[Message]] = {
     for one in (
         WhoRequest, MachinesRequest, SnapshotsRequest, PairsRequest, RunsRequest, FetchRequest, BookRequest,
         StateRequest, EnvelopesRequest, StatusRequest, EventsRequest, AcknowledgeRequest, NotifyRequest,
+        ReadsRequest,
     )
 }  # fmt: skip
 
@@ -281,7 +283,7 @@ REPLIES: dict[int, type[Message]] = {
     one.KIND: one
     for one in (
         WhoItem, MachineItem, SnapshotItem, PairItem, RunItem, DataItem, BookItem, EnvelopeItem, StatusItem,
-        ServerStatusItem, EventItem, ChannelItem, Done, Error, Keepalive,
+        ServerStatusItem, EventItem, ChannelItem, ReadItem, Done, Error, Keepalive,
     )
 }  # fmt: skip
 
