@@ -20,7 +20,7 @@ from mastodon.wire.errors import ErrorCode
 from mastodon.wire.restore_messages import REQUESTS, FetchRequest
 from tests.running_server import ServerTestCase
 from tests.store_case import Admin, Machine, StoreCase
-from tests.test_restore_server import SAMPLES
+from tests.test_restore_messages import FROM_CLIENT as SAMPLES
 
 NO_SUCH = NotFound, ErrorCode.NOT_FOUND, "no such machine", ()
 UNKNOWN = b"\xee" * 32

@@ -58,6 +58,9 @@ WRITE_PIECE = 64 * 1024
 BIO_READ = 80 * 1024
 SOCKET_BUFFER = 250 * 1024
 RECORD = 16 * 1024
+ENABLE_PARTIAL_WRITE = 0x1
+"""SSL_MODE_ENABLE_PARTIAL_WRITE, which pyOpenSSL sets and does not name: each call would write one record, and each
+record would go to the socket by itself. Writing to memory never blocks half-way."""
 BACKLOG = 1024
 HANDSHAKE_COST = 512 * 1024
 """Of one step of a handshake, which takes about as long as to receive and store so many bytes."""
@@ -86,6 +89,7 @@ class ServerContext:
         context.set_min_proto_version(SSL.TLS1_3_VERSION)
         context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.clear_mode(ENABLE_PARTIAL_WRITE)
         context.use_certificate(identity.certificate)
         context.use_privatekey(identity.key)
         context.check_privatekey()
