@@ -24,7 +24,7 @@ from mastodon.admin.machine_show import machine_show
 from mastodon.admin.machine_watch import machine_watch
 from mastodon.admin.restore import restore
 from mastodon.admin.snapshots import snapshots
-from mastodon.restore.edge import guarded
+from mastodon.restore.edge import guarded, leave
 
 PROGRAM = "mastodon-admin"
 
@@ -55,7 +55,7 @@ for command in (init, connect, certificate, snapshots, ls, find, restore, downlo
 
 def main() -> None:
     """Entry of the command."""
-    sys.exit(run(sys.argv[1:]))
+    leave(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
