@@ -17,6 +17,7 @@ from mastodon.sealed.schema import EXTENSIONS_LIMIT
 from mastodon.wire.errors import BadMessage, OutOfTurn, RemoteError
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
 from mastodon.wire.messages import Error, Keepalive, Message
+from mastodon.wire.read_messages import READS_LIMIT, ReadItem
 from mastodon.wire.restore_messages import (
     DATA_HEAD,
     ENVELOPES_LIMIT,
@@ -45,6 +46,7 @@ FEWER_ITEMS: dict[int, int] = {
     RestoreVerb.ENVELOPES: ENVELOPES_LIMIT,
     RestoreVerb.EVENTS: EVENTS_LIMIT,
     RestoreVerb.TEST_NOTIFY: CHANNELS_LIMIT,
+    RestoreVerb.READS: READS_LIMIT,
 }
 LAST_NUMBER = (1 << 32) - 1
 
@@ -62,6 +64,7 @@ ANSWERS: dict[int, tuple[type[Message], ...]] = {
     RestoreVerb.ACKNOWLEDGE: (),
     RestoreVerb.STATUS: (ServerStatusItem, StatusItem),
     RestoreVerb.TEST_NOTIFY: (ChannelItem,),
+    RestoreVerb.READS: (ReadItem,),
 }
 """The kinds of items that may answer each verb, beside the raw data of FETCH."""
 
