@@ -11,6 +11,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
+from mastodon.catalogue.measures import Measures
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.events import EventCode
 from mastodon.sealed.jump import Jump
@@ -115,6 +116,16 @@ class ListedPair:
     pair: bytes
     hash: bytes
     time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class UntoldPair:
+    """A machine's newest pair, of which no event tells: whose, the machine's number of it, and its record's hash."""
+
+    tenant: bytes
+    machine: bytes
+    number: int
+    hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +281,10 @@ class DayOfPacks:
 class Catalogue(Protocol):
     """The interface. Ids that are asked for may be up to 8192 in one call."""
 
+    @property
+    def measures(self) -> Measures:
+        """What machines' days were like (measures.py)."""
+
     def open(self) -> Deferred[Head | None]:
         """Make ready; the head up to which the ledger is applied, None for an empty one. Raises CatalogueError."""
 
@@ -340,6 +355,9 @@ class Catalogue(Protocol):
     def machines(self, tenant: bytes) -> Deferred[list[MachineRow]]: ...
 
     def snapshots(self, machine: bytes, first: int, limit: int) -> Deferred[list[tuple[bytes, int]]]: ...
+
+    def untold_pairs(self, machine: bytes | None = None) -> Deferred[list[UntoldPair]]:
+        """The newest pairs of machines with more than one (of one machine, or of all), since which none was told."""
 
     def pairs(self, machine: bytes, first: int, limit: int) -> Deferred[list[ListedPair]]:
         """The names of pairs, from the machine's number ``first`` on."""

@@ -46,9 +46,11 @@ from mastodon.catalogue.interface import (
     Tenant,
     TenantHolding,
     Totals,
+    UntoldPair,
     WatchRow,
 )
 from mastodon.catalogue.lane import Lane, Mainland
+from mastodon.catalogue.sqlite_measures import SqliteMeasures
 from mastodon.sealed.events import EventCode
 from mastodon.sealed.jump import Jump
 from mastodon.sealed.ledger import Head, LedgerEntry
@@ -80,6 +82,7 @@ class SqliteCatalogue:
         self._writer_lane = Lane(mainland, "catalogue writer")
         self._reader_lane = Lane(mainland, "catalogue reader")
         self._connections: dict[str, sqlite3.Connection] = {}
+        self.measures = SqliteMeasures(self._read, self._write)
 
     def open(self) -> Deferred[Head | None]:
         """Open or make the file, bring its schema up to date, look it through."""
@@ -170,6 +173,9 @@ class SqliteCatalogue:
 
     def snapshots(self, machine: bytes, first: int, limit: int) -> Deferred[list[tuple[bytes, int]]]:
         return self._read((RESTORE, machine), sqlite_queries.snapshots, machine, first, limit)
+
+    def untold_pairs(self, machine: bytes | None = None) -> Deferred[list[UntoldPair]]:
+        return self._read(OTHERS, sqlite_events.untold_pairs, machine)
 
     def pairs(self, machine: bytes, first: int, limit: int) -> Deferred[list[ListedPair]]:
         return self._read((RESTORE, machine), sqlite_queries.pairs, machine, first, limit)

@@ -16,7 +16,7 @@ from mastodon.daemon.store import Account, CommitResult, PackReceiver
 from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.record import record_hash
 from mastodon.wire import append_server
-from mastodon.wire.append_server import AppendSession, LookUp, Open, Perform
+from mastodon.wire.append_server import AppendSession, LookUp, Open, Perform, TooOld
 from mastodon.wire.effects import Close, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, WireError
 from mastodon.wire.fair import Kind
@@ -164,6 +164,8 @@ class AppendConnection(FramedConnection):
                     self._job(partial(self._store.account, machine, proven=False), self._looked_up)
                 case Open(hello):
                     self._open(hello)
+                case TooOld(hello):
+                    self._port.heard.too_old(hello)
                 case Perform(message):
                     self._perform(message)
                 case SecurityEvent(code, text):
@@ -171,6 +173,8 @@ class AppendConnection(FramedConnection):
                         self.host, "append port: security event from {peer}: {text}", peer=self.peer, text=text
                     )
                     self._store.record(APPEND_EVENTS[code], machine=self._machine, detail=f"{self.peer}: {text}")
+                    if code is ErrorCode.NOT_AUTHENTICATED:
+                        self._port.heard.refused("append port", self.host)
                 case Close():
                     self.close()
 
@@ -195,6 +199,7 @@ class AppendConnection(FramedConnection):
             self._end(ErrorCode.UNAVAILABLE, "the server has as many connections as it takes: try again in a minute")
             return
         self._epoch = self._store.machine_session(account.machine)
+        self._port.heard.checked_in(hello)
         self._allowance = self._port.allowance(account.machine)
         self.belong_to(account.machine)
         self.raise_limit(APPEND_FRAME_LIMIT)

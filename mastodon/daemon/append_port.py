@@ -8,6 +8,7 @@ from twisted.internet.protocol import ServerFactory
 from mastodon.daemon.admission import Admission
 from mastodon.daemon.append_connection import AppendConnection
 from mastodon.daemon.bounded_log import BoundedLog
+from mastodon.daemon.heard import Heard
 from mastodon.daemon.rates import Allowance, Bucket
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.daemon.sessions import MachineSessions
@@ -32,6 +33,7 @@ class AppendPort(ServerFactory):
         self.sessions = MachineSessions()
         self.lines = BoundedLog(AppendConnection.log, clock)
         self.admission: Admission[AppendConnection] = Admission(connections_limit, 1, strangers_limit)
+        self.heard = Heard()
         self._random = random
         self.total = Bucket(lambda: store.rates.total, clock.seconds)
         self._allowances: dict[bytes, Allowance] = {}

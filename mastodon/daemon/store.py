@@ -98,6 +98,10 @@ class Store:
         self.now_ns = now_ns
         self.locked = ""
         self.rates = RateSettings()
+        self.committed_watchers: list[Callable[[bytes], object]] = []
+        """Told of a machine that committed a complete snapshot."""
+        self.pair_watchers: list[Callable[[bytes], object]] = []
+        """Told of a machine that made a sealing pair."""
         self._state = state
         self._configs = tuple(spools)
         self._servers = tuple(servers)
@@ -212,7 +216,14 @@ class Store:
 
     def add_pair(self, machine: bytes, record: bytes, envelope: bytes, epoch: int) -> "Deferred[bytes]":
         """Take a pair record and its envelope; fires with the record hash when they are durable."""
-        return self._do(self._ready().commits.add_pair(machine, record, envelope, self._demand_current(machine, epoch)))
+
+        def tell(name: bytes) -> bytes:
+            for watcher in self.pair_watchers:
+                watcher(machine)
+            return name
+
+        work = self._ready().commits.add_pair(machine, record, envelope, self._demand_current(machine, epoch))
+        return self._do(work).addCallback(tell)
 
     def commit(self, machine: bytes, record: bytes, epoch: int) -> "Deferred[CommitResult]":
         """Commit a snapshot record, or say what it lacks."""
@@ -220,6 +231,8 @@ class Store:
         def done(result: CommitResult) -> CommitResult:
             if not result.missing and result.status is SnapshotStatus.COMPLETE:
                 self._beat(machine, Beat.SUCCESS)
+                for watcher in self.committed_watchers:
+                    watcher(machine)
             return result
 
         committed = self._do(self._ready().commits.commit(machine, record, self._demand_current(machine, epoch)))
@@ -396,6 +409,11 @@ class Store:
     def set_policy(self, tenant: bytes, machine: bytes, changes: Changes) -> "Deferred[None]":
         """The operator's settings: of the server (b"", b""), an admin, or a machine."""
         return self._do(self._ready().authority.set_policy(tenant, machine, changes))
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """For whoever only looks."""
+        return self._ready(unlocked=False).catalogue
 
     def confirm(self, head: str) -> "Deferred[None]":
         """The operator's word that the ledger's head is the right one: credentials are enabled again."""

@@ -59,8 +59,8 @@ class Stream(Protocol):
         """Send all of it."""
         ...
 
-    def receive(self) -> bytes:
-        """The next bytes; empty at the end."""
+    def receive_pieces(self) -> Sequence[bytes]:
+        """The next bytes, in pieces; none at the end."""
         ...
 
     def close(self) -> None:
@@ -303,10 +303,11 @@ class ServerSource:
             if self._clock() - self._sent_at > SIGN_OF_LIFE_S:
                 self._pings.add(self._send(WhoRequest))
             assert self._stream is not None
-            data = self._stream.receive()
-            if not data:
+            pieces = self._stream.receive_pieces()
+            if not pieces:
                 raise ConnectionLost("the server closed the connection")
-            self._client.receive(data)
+            for piece in pieces:
+                self._client.receive(piece)
 
     def _send(self, kind: type[Message], *fields: Any) -> int:
         assert self._stream is not None

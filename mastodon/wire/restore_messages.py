@@ -29,7 +29,8 @@ SNAPSHOTS_LIMIT = 1000
 PAIRS_LIMIT = 256
 ENVELOPES_LIMIT = 16
 """Of one pair: the machine's own, and the newest 15 of the admin's."""
-DATA_LIMIT = 512 * 1024
+DATA_LIMIT = 1024 * 1024
+"""As much as the server reads at once: so nearly all blobs lie in one frame, whole, and are not copied together."""
 DATA_HEAD = struct.Struct(">I")
 
 
