@@ -18,10 +18,12 @@ from mastodon.daemon.policies import Changes, Policies
 from mastodon.sealed.book import Book
 from mastodon.sealed.enrolment import AdminRequest, Enrolment
 from mastodon.sealed.errors import FormatError
+from mastodon.sealed.events import EventCode
 from mastodon.sealed.ledger_entries import (
     AdminAdded,
     BookSwapped,
     CertificateAdded,
+    Event,
     MachineEnrolled,
     MachineState,
     Role,
