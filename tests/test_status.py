@@ -27,7 +27,7 @@ from mastodon.wire.status_messages import ServerStatusItem, StatusItem, StatusRe
 from tests.running_server import ServerTestCase
 from tests.store_case import Admin, Machine, StoreCase
 from tests.test_promise_restore_port import fresh_identity
-from tests.test_restore_server import SAMPLES
+from tests.test_restore_messages import FROM_CLIENT as SAMPLES
 
 
 def row(state: MachineState = MachineState.ACTIVE, seen: int = 0, complete: int = 0, partial: int = 0) -> WatchRow:

@@ -16,6 +16,7 @@ from mastodon.restore.errors import Distrusted, NotThere, ProtocolBroken, Refuse
 from mastodon.restore.source import Answered, BlobCame, Event, ListedPair, OfferedPair
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.snapshot import SnapshotRecord
+from mastodon.wire.certificate_messages import CertificateItem, CertificatesRequest
 from mastodon.wire.errors import ErrorCode, RemoteError, WireError
 from mastodon.wire.messages import Message
 from mastodon.wire.read_messages import READS_LIMIT, ReadItem, ReadsRequest
@@ -123,6 +124,10 @@ class ServerSource:
     def machines(self) -> Sequence[MachineItem]:
         """The tenant's machines as the server knows them."""
         return [item for item in self._items(MachinesRequest) if isinstance(item, MachineItem)]
+
+    def certificates(self) -> Sequence[CertificateItem]:
+        """The tenant's registered client keys."""
+        return [item for item in self._items(CertificatesRequest) if isinstance(item, CertificateItem)]
 
     def book(self) -> bytes:
         """The newest book, empty for none."""
