@@ -24,6 +24,7 @@ from mastodon.admin.machine_show import machine_show
 from mastodon.admin.machine_watch import machine_watch
 from mastodon.admin.restore import restore
 from mastodon.admin.snapshots import snapshots
+from mastodon.admin.status import status
 from mastodon.restore.edge import guarded
 
 PROGRAM = "mastodon-admin"
@@ -49,7 +50,7 @@ machine.add_command(machine_add)
 machine.add_command(machine_list)
 machine.add_command(machine_show)
 machine.add_command(machine_watch)
-for command in (init, connect, certificate, snapshots, ls, find, restore, download, audit):
+for command in (init, connect, certificate, snapshots, ls, find, restore, download, audit, status):
     cli.add_command(command)
 
 
