@@ -11,6 +11,7 @@ from mastodon.sealed.events import EventCode
 from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon.sealed.statement import Statement
+from mastodon.wire.certificate_messages import CertificateItem, CertificatesRequest
 from mastodon.wire.errors import BadMessage, ErrorCode, UnknownVerb, WireError
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
 from mastodon.wire.messages import Keepalive, Message, make_error
@@ -71,6 +72,7 @@ FROM_CLIENT: list[Message] = [
     AcknowledgeRequest(12, (5, 6)),
     NotifyRequest(13, 1),
     ReadsRequest(14, H, 5, 6, 100),
+    CertificatesRequest(15),
 ]
 FROM_SERVER: list[Message] = [
     WhoItem(1, H, "alice", Role.ADMIN, (samples.SERVER,), 5, 7, ("h:7410",), samples.ledger_head()),
@@ -93,6 +95,7 @@ FROM_SERVER: list[Message] = [
     EventItem(11, 5, int(EventCode.CLONE), H, 6, "came back", 0, 1),
     ChannelItem(13, "mail", b"", "admin@example.org", 0, "", b""),
     ReadItem(14, 5, H, "laptop", H, 6, 7, 8, 9, 10),
+    CertificateItem(15, H, Role.MONITOR, "nagios", 5, 0),
     Done(8, H),
     make_error(ErrorCode.NOT_FOUND, "no such machine", request=9),
     Keepalive(),

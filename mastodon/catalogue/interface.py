@@ -52,6 +52,15 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What decides whether a machine is let in: one look-up, whether it is known or not."""
+
+    tenant: bytes
+    public_key: bytes
+    state: MachineState
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate:
     """A registered client key. ``tenant`` is empty for the operator's monitor; machine and root bind a ticket."""
 
@@ -62,6 +71,7 @@ class Certificate:
     machine: bytes = b""
     root: bytes = b""
     expires_ns: int = 0
+    added_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,7 @@ class MachineRow:
     seen_ns: int
     snapshots: int
     kept_bytes: int
+    tenant: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,8 +320,12 @@ class Catalogue(Protocol):
 
     # Asked by the append port
 
-    def account(self, machine: bytes, proven: bool = True) -> Deferred[Account | None]:
-        """None for one that is not known. Not ``proven``: somebody asks who only says that it is this machine."""
+    def account(self, machine: bytes) -> Deferred[Account | None]:
+        """None for one that is not known."""
+
+    def standing(self, machine: bytes, stranger: bool = False) -> Deferred[Standing | None]:
+        """The same for somebody who says that it is theirs, or (``stranger``) that it is this machine: whether it is
+        known shows neither in how much is looked up nor in whose turn that is."""
 
     def offending(self, pack: Pack, pair: bytes) -> Deferred[tuple[bytes, ...]]:
         """Ids in a pack that are there already (under countable pairs), or whose header differs from their first."""
@@ -352,7 +367,11 @@ class Catalogue(Protocol):
 
     def owner(self, machine: bytes) -> Deferred[bytes | None]: ...
 
-    def machines(self, tenant: bytes) -> Deferred[list[MachineRow]]: ...
+    def certificates(self, tenant: bytes) -> Deferred[list[Certificate]]:
+        """A tenant's, or (b"") the operator's own, in the order of registration."""
+
+    def machines(self, tenant: bytes | None) -> Deferred[list[MachineRow]]:
+        """A tenant's, or (None) all, in the order of enrolment."""
 
     def snapshots(self, machine: bytes, first: int, limit: int) -> Deferred[list[tuple[bytes, int]]]: ...
 

@@ -42,6 +42,7 @@ from mastodon.catalogue.interface import (
     PairRow,
     ReadRow,
     SettingRow,
+    Standing,
     StoredPack,
     Tenant,
     TenantHolding,
@@ -116,8 +117,11 @@ class SqliteCatalogue:
 
     # Asked by the append port
 
-    def account(self, machine: bytes, proven: bool = True) -> Deferred[Account | None]:
-        return self._read(machine if proven else STRANGERS, sqlite_queries.account, machine)
+    def account(self, machine: bytes) -> Deferred[Account | None]:
+        return self._read(machine, sqlite_queries.account, machine)
+
+    def standing(self, machine: bytes, stranger: bool = False) -> Deferred[Standing | None]:
+        return self._read(STRANGERS if stranger else OTHERS, sqlite_queries.standing, machine)
 
     def offending(self, pack: Pack, pair: bytes) -> Deferred[tuple[bytes, ...]]:
         return self._read(pack.machine, sqlite_packs.offending, pack, pair)
@@ -168,7 +172,10 @@ class SqliteCatalogue:
     def owner(self, machine: bytes) -> Deferred[bytes | None]:
         return self._read(OTHERS, sqlite_queries.owner, machine)
 
-    def machines(self, tenant: bytes) -> Deferred[list[MachineRow]]:
+    def certificates(self, tenant: bytes) -> Deferred[list[Certificate]]:
+        return self._read(OTHERS, sqlite_queries.certificates, tenant)
+
+    def machines(self, tenant: bytes | None) -> Deferred[list[MachineRow]]:
         return self._read(OTHERS, sqlite_queries.machines, tenant)
 
     def snapshots(self, machine: bytes, first: int, limit: int) -> Deferred[list[tuple[bytes, int]]]:

@@ -13,6 +13,7 @@ from mastodon.daemon.rates import Allowance, Bucket
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.daemon.sessions import MachineSessions
 from mastodon.daemon.store import Store
+from mastodon.sealed.ledger_entries import MachineState, MachineStateSet
 from mastodon.wire.fair import Kind
 
 
@@ -39,6 +40,7 @@ class AppendPort(ServerFactory):
         self._allowances: dict[bytes, Allowance] = {}
         scheduler.gate(Kind.APPEND, self.total.wait)
         store.rates.watchers.append(self._cap_changed)
+        store.followers.add(MachineStateSet, self._state_set)
 
     @property
     def connections(self) -> set[AppendConnection]:
@@ -56,6 +58,11 @@ class AppendPort(ServerFactory):
         if machine not in self._allowances:
             self._allowances[machine] = Allowance(lambda: self.store.rates.of(machine), self.clock.seconds)
         return self._allowances[machine]
+
+    def _state_set(self, body: MachineStateSet) -> None:
+        if body.state is not MachineState.ACTIVE:
+            for connection in list(self.connections):
+                connection.state_set(body.machine, body.state)
 
     def _cap_changed(self) -> None:
         for connection in list(self.connections):

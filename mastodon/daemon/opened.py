@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mastodon import __version__
@@ -17,6 +18,7 @@ from mastodon.daemon.acks import InThread
 from mastodon.daemon.commits import Commits
 from mastodon.daemon.events import EventCode
 from mastodon.daemon.execute import Authority
+from mastodon.daemon.followers import Followers
 from mastodon.daemon.heads import HeadsFile
 from mastodon.daemon.intake import Intake, Record
 from mastodon.daemon.ledger_writer import LedgerWriter
@@ -27,6 +29,7 @@ from mastodon.daemon.spool import Spool
 from mastodon.daemon.spools import Spools
 from mastodon.daemon.watching import Recorder, Watching
 from mastodon.host.durable import Disk
+from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.ledger_entries import ChainStarted
 
 log = Logger()
@@ -49,6 +52,7 @@ class Surroundings:
     tell: Recorder
     seen: Callable[[bytes], bool]
     is_serving: Callable[[], bool]
+    followers: Followers
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +82,15 @@ async def open_parts(around: Surroundings, found: OpenedLedger) -> Opened:
         lambda: SqliteCatalogue(path, around.reactor), lambda: remove_files(path), around.spools, found.head,
         around.in_thread,
     )  # fmt: skip
+
+    def follow(entries: "list[tuple[LedgerEntry, Head]]") -> "Deferred[None]":
+        def tell(_: None) -> None:
+            around.followers.tell(entry.body for entry, _ in entries)
+
+        return catalogue.apply(entries).addCallback(tell)
+
     ledger = LedgerWriter(
-        around.spools, around.heads, around.reactor, around.now_ns, catalogue.apply, around.spool_failed
+        around.spools, around.heads, around.reactor, around.now_ns, follow, around.spool_failed
     )
     ledger.vouches = not found.locked
     intake = Intake(around.spools, catalogue, around.in_thread, around.now_ns, around.spool_failed, around.record)

@@ -24,7 +24,7 @@ from mastodon.daemon.restore_requests import LISTS, Desk, blobs
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.daemon.store import Certificate
 from mastodon.daemon.tls import peer_certificate, peer_pin
-from mastodon.sealed.ledger_entries import Role
+from mastodon.sealed.ledger_entries import CertificateRemoved, Role
 from mastodon.wire.effects import Close, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, WireError
 from mastodon.wire.fair import Kind
@@ -114,6 +114,11 @@ class RestoreConnection(FramedConnection):
         self.close()
 
     # Authority
+
+    def key_removed(self, pin: bytes) -> None:
+        """This key may do nothing more, from now on."""
+        if pin == self._pin:
+            self._run_effects(self._session.unregistered())
 
     def _check(self) -> None:
         """Look the key up now, and every RECHECK_S while the connection lasts."""
@@ -241,6 +246,7 @@ class RestorePort(ServerFactory):
         self.lines = BoundedLog(RestoreConnection.log, clock)
         self.heard = Heard()
         self._lists: WeakValueDictionary[Hashable, DeferredSemaphore] = WeakValueDictionary()
+        self.store.followers.add(CertificateRemoved, self._key_removed)
 
     @property
     def connections(self) -> set[RestoreConnection]:
@@ -256,6 +262,10 @@ class RestorePort(ServerFactory):
     def lists(self, owner: Hashable) -> DeferredSemaphore:
         """Bounds the lists that are in memory for one tenant."""
         return self._lists.setdefault(owner, DeferredSemaphore(LISTS_EACH))
+
+    def _key_removed(self, body: CertificateRemoved) -> None:
+        for connection in list(self.connections):
+            connection.key_removed(body.pin)
 
     def shut_down(self) -> None:
         """Tell every client to come back later."""

@@ -13,6 +13,7 @@ from mastodon.daemon.answers import BlobAnswer
 from mastodon.daemon.status import Status, scope
 from mastodon.daemon.store import Store
 from mastodon.sealed.schema import clean_text
+from mastodon.wire.certificate_messages import CertificateItem, CertificatesRequest
 from mastodon.wire.messages import Message
 from mastodon.wire.read_messages import READS_LIMIT, ReadItem, ReadsRequest
 from mastodon.wire.restore_client import split_ids
@@ -113,6 +114,13 @@ async def _book(desk: Desk, asker: Certificate, request: BookRequest) -> Sequenc
     return [BookItem(request.request, book)] if book else []
 
 
+async def _certificates(desk: Desk, asker: Certificate, request: CertificatesRequest) -> Sequence[Message]:
+    return [
+        CertificateItem(request.request, one.pin, one.role, one.label, one.added_ns, one.expires_ns)
+        for one in await desk.store.certificates(asker.tenant)
+    ]
+
+
 async def _state(desk: Desk, asker: Certificate, request: StateRequest) -> Sequence[Message]:
     await desk.store.execute(asker.tenant, asker.pin, request.statement, request.attachment)
     return []
@@ -175,5 +183,6 @@ LISTS: dict[type[Message], Callable[[Desk, Certificate, Any], Awaitable[Sequence
     ReadsRequest: _reads,
     NotifyRequest: _test_notify,
     StatusRequest: _status,
+    CertificatesRequest: _certificates,
 }
 """Every request but FETCH, with what makes its items; they are in memory whole before the first one is sent."""

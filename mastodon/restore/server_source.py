@@ -16,6 +16,7 @@ from mastodon.restore.errors import Distrusted, NotThere, ProtocolBroken, Refuse
 from mastodon.restore.source import Answered, BlobCame, Event, ListedPair, OfferedPair
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.snapshot import SnapshotRecord
+from mastodon.wire.certificate_messages import CertificateItem, CertificatesRequest
 from mastodon.wire.errors import ErrorCode, RemoteError, WireError
 from mastodon.wire.messages import Message
 from mastodon.wire.read_messages import READS_LIMIT, ReadItem, ReadsRequest
@@ -133,6 +134,10 @@ class ServerSource:
         if len(servers) != 1 or len(machines) != len(items) - 1:
             raise ProtocolBroken("the server's status is not whole, or names a machine twice")
         return servers[0], list(machines.values())
+
+    def certificates(self) -> Sequence[CertificateItem]:
+        """The tenant's registered client keys."""
+        return [item for item in self._items(CertificatesRequest) if isinstance(item, CertificateItem)]
 
     def book(self) -> bytes:
         """The newest book, empty for none."""

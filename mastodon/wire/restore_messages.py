@@ -16,6 +16,7 @@ from mastodon.sealed.run import RunRecord
 from mastodon.sealed.schema import array, choice, key, octets, octets_or_none, text, unsigned
 from mastodon.sealed.snapshot import SnapshotRecord
 from mastodon.sealed.statement import Statement
+from mastodon.wire.certificate_messages import CertificateItem, CertificatesRequest
 from mastodon.wire.errors import BadMessage, UnknownVerb
 from mastodon.wire.frame import LENGTH, RESTORE_FRAME_LIMIT, encode_frame
 from mastodon.wire.messages import Error, Keepalive, Message, packed_ids
@@ -275,7 +276,7 @@ REQUESTS: dict[int, type[Message]] = {
     for one in (
         WhoRequest, MachinesRequest, SnapshotsRequest, PairsRequest, RunsRequest, FetchRequest, BookRequest,
         StateRequest, EnvelopesRequest, StatusRequest, EventsRequest, AcknowledgeRequest, NotifyRequest,
-        ReadsRequest,
+        ReadsRequest, CertificatesRequest,
     )
 }  # fmt: skip
 
@@ -283,7 +284,7 @@ REPLIES: dict[int, type[Message]] = {
     one.KIND: one
     for one in (
         WhoItem, MachineItem, SnapshotItem, PairItem, RunItem, DataItem, BookItem, EnvelopeItem, StatusItem,
-        ServerStatusItem, EventItem, ChannelItem, ReadItem, Done, Error, Keepalive,
+        ServerStatusItem, EventItem, ChannelItem, ReadItem, CertificateItem, Done, Error, Keepalive,
     )
 }  # fmt: skip
 
