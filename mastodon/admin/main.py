@@ -26,7 +26,8 @@ from mastodon.admin.machine_state import machine_disable, machine_enable
 from mastodon.admin.machine_watch import machine_watch
 from mastodon.admin.restore import restore
 from mastodon.admin.snapshots import snapshots
-from mastodon.restore.edge import guarded
+from mastodon.admin.status import status
+from mastodon.restore.edge import guarded, leave
 
 PROGRAM = "mastodon-admin"
 
@@ -54,13 +55,13 @@ machine.add_command(machine_split)
 machine.add_command(machine_disable)
 machine.add_command(machine_enable)
 machine.add_command(machine_watch)
-for command in (init, connect, certificate, snapshots, ls, find, restore, download, audit):
+for command in (init, connect, certificate, snapshots, ls, find, restore, download, audit, status):
     cli.add_command(command)
 
 
 def main() -> None:
     """Entry of the command."""
-    sys.exit(run(sys.argv[1:]))
+    leave(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
