@@ -10,9 +10,11 @@ from pathlib import Path
 import click
 
 from mastodon import __version__
+from mastodon.admin.ack import ack
 from mastodon.admin.certificate import certificate
 from mastodon.admin.connect import connect
 from mastodon.admin.download import download
+from mastodon.admin.events import events
 from mastodon.admin.find import find
 from mastodon.admin.home import HOME_VARIABLE, default_home
 from mastodon.admin.init import init
@@ -20,8 +22,10 @@ from mastodon.admin.ls import ls
 from mastodon.admin.machine_add import machine_add
 from mastodon.admin.machine_list import machine_list
 from mastodon.admin.machine_show import machine_show
+from mastodon.admin.notify import notify
 from mastodon.admin.restore import restore
 from mastodon.admin.snapshots import snapshots
+from mastodon.admin.snooze import snooze
 from mastodon.restore.edge import guarded
 
 PROGRAM = "mastodon-admin"
@@ -46,7 +50,7 @@ def machine() -> None:
 machine.add_command(machine_add)
 machine.add_command(machine_list)
 machine.add_command(machine_show)
-for command in (init, connect, certificate, snapshots, ls, find, restore, download):
+for command in (init, connect, certificate, snapshots, ls, find, restore, download, events, ack, snooze, notify):
     cli.add_command(command)
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 
 from mastodon.catalogue.interface import Condition, EventRow
 from mastodon.daemon.telling.channel import Channel, ChannelKind, ChannelState, Place, Subject
-from mastodon.daemon.telling.letter import Letter, LetterKind, Line, is_closing, kind_of, known_code, lines_of
+from mastodon.daemon.telling.letter import Letter, LetterKind, Line, is_closing, lines_of
 from mastodon.sealed.addresses import mail_addresses, target
-from mastodon.sealed.events import CLOSES, OPENS, Audience, EventCode, Severity
+from mastodon.sealed.events import CLOSES, OPENS, Audience, EventCode, Severity, kind_of, known_code
 from mastodon.sealed.settings import MAIL, SNOOZE, SNOOZE_MOST_NS, WEBHOOK, Settings
 
 SECOND_NS = 10**9

@@ -1,0 +1,50 @@
+"""The operator's commands about events, and where they are told."""
+
+from dataclasses import asdict
+from typing import Any
+
+from mastodon.daemon.errors import NotFound
+from mastodon.daemon.store import Store
+from mastodon.sealed.events import kind_of, name_of
+
+PAGE = 1000
+
+
+async def events(store: Store, arguments: dict[str, Any]) -> Any:
+    """The newest events for the operator, not older than a time; about one machine or all."""
+    machine, since_ns = bytes.fromhex(arguments["machine"]), int(arguments["since_ns"])
+    found, after = [], int(arguments["after"])
+    while page := await store.events(None, machine, after, since_ns, PAGE):
+        found += page
+        after = page[-1].event.sequence
+    names = {one.tenant: one.name for one in await store.list_admins()}
+    return [
+        {
+            "sequence": one.event.sequence,
+            "time_ns": one.event.time_ns,
+            "code": one.event.code,
+            "event": name_of(one.event.code),
+            "severity": kind_of(one.event.code).severity.value,
+            "title": kind_of(one.event.code).title,
+            "advice": kind_of(one.event.code).advice,
+            "admin": names.get(one.event.tenant, ""),
+            "machine": one.event.machine.hex(),
+            "detail": one.event.detail,
+            "open": one.is_open,
+        }
+        for one in found[-PAGE:]
+    ]
+
+
+async def notify(store: Store, arguments: dict[str, Any]) -> Any:
+    """Where the operator, or an admin, is told; with a test first, where asked."""
+    name, tenant = str(arguments["admin"]), b""
+    if name:
+        tenants = [one.tenant for one in await store.list_admins() if one.name == name]
+        if not tenants:
+            raise NotFound(f"no admin {name!r}: `mastodon admin list` shows them")
+        tenant = tenants[0]
+    found = await store.told(tenant, arguments["test"] is True)
+    return [
+        {**asdict(one), "machine": one.machine.hex(), "secret": one.secret.hex() if not name else ""} for one in found
+    ]
