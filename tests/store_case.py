@@ -113,8 +113,8 @@ class Machine:
         self.run = make_run(self.secret.signing_key, self.pair, nonce, 1, key, self.secret.id_key)
         self.sealer = BlobSealer(self.id, run_id(self.run), key)
 
-    def enrolment(self, admin: Admin) -> bytes:
-        record = Enrolment(self.id, self.secret.public_key, admin.tenant, (SERVER,), b"h" * 16, 0, 1)
+    def enrolment(self, admin: Admin, servers: tuple[bytes, ...] = (SERVER,)) -> bytes:
+        record = Enrolment(self.id, self.secret.public_key, admin.tenant, servers, b"h" * 16, 0, 1)
         return record.sign(self.secret.signing_key)
 
     def blob(self, kind: BlobKind, references: Sequence[bytes], plaintext: bytes, id: bytes = b"") -> Blob:

@@ -58,6 +58,7 @@ class ArgumentsTests(SynchronousTestCase):
         words = ["--home", str(self.home), "--stale", "-w", "26h", "-c", "2d", "-t", "5", "--machine", "AB" * 32]
         given = parse([*words, "--quota"])
         self.assertEqual((given.warning_s, given.critical_s, given.timeout_s), (93600, 172800, 5))
+        self.assertEqual(parse([*words, "-w", "90"]).warning_s, 90)
         self.assertEqual((given.machine, given.aspects), (b"\xab" * 32, {Aspect.STALE, Aspect.QUOTA}))
 
     def test_mistakes(self) -> None:
@@ -71,7 +72,7 @@ class ArgumentsTests(SynchronousTestCase):
             ([*home, "-H", "a|b"], "no HOST or HOST:PORT"),
             ([*home, "-H", "host:99999"], "no HOST or HOST:PORT"),
             ([*home, "--machine", "web01"], "expected the whole id"),
-            ([*home, "-w", "soon"], "'soon' is no time: expected such as"),
+            ([*home, "-w", "soon"], "give a time such as 90s, 15m, 6h or 2d, or a number of seconds"),
             ([*home, "-w", "3h", "-c", "2h"], "-w is more than -c"),
             ([*home, "-w", "3h", "--quota"], "-w and -c are ages"),
             ([*home, "--machine", "ab" * 32, "--spools"], "without --machine"),

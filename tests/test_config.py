@@ -4,7 +4,7 @@ from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mastodon.daemon.config import ConfigError, load_config, parse_size
+from mastodon.daemon.config import ConfigError, ListenConfig, load_config, parse_size
 from mastodon.sealed.url import encode_key
 
 GOOD = f"""
@@ -68,6 +68,18 @@ class LoadTests(SynchronousTestCase):
         self.assertEqual((telling.sender, telling.operator), ("mastodon@backup.example.org", ("ops@example.org",)))
         self.assertEqual((telling.password_file, telling.digest_hour), (base / "keys/smtp", 6))
         self.assertFalse(telling.allow_private)
+
+    def test_metrics(self) -> None:
+        """Figures for Prometheus are off unless they are asked for, and then on loopback."""
+        self.assertIsNone(load_config(self._written()).metrics)
+        for lines, expected in (
+            ("", ListenConfig("127.0.0.1", 7412)),
+            ('listen = "::"\nport = 9000\n', ListenConfig("::", 9000)),
+        ):
+            file = Path(self.mktemp())
+            file.write_text(f"{GOOD}[metrics]\n{lines}", "utf-8")
+            self.assertEqual(load_config(file).metrics, expected)
+        self.assertIn(": metrics.path", self.refusal("[limits]", '[metrics]\npath = "/x"\n[limits]'))
 
     def _written(self) -> Path:
         file = Path(self.mktemp())

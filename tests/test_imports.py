@@ -56,7 +56,9 @@ RULES = {
     ),
     "mastodon.monitor": rule("mastodon.sealed mastodon.wire mastodon.host mastodon.restore mastodon.admin", SEALING),
     "mastodon.catalogue": rule("mastodon.sealed mastodon.wire mastodon.host", SEALING | TWISTED),
-    "mastodon.daemon": rule("mastodon.sealed mastodon.wire mastodon.host mastodon.catalogue", SEALING | TWISTED),
+    "mastodon.daemon": rule(
+        "mastodon.sealed mastodon.wire mastodon.host mastodon.catalogue", SEALING | TWISTED | {"prometheus_client"}
+    ),
     "mastodon.operator": rule(
         "mastodon.sealed mastodon.wire mastodon.host mastodon.catalogue mastodon.daemon mastodon.recover",
         SEALING | TWISTED | {"click", "rich"},

@@ -94,8 +94,8 @@ class WatchCase(StoreCase):
         return [EventCode(one.code) for one in self.rows()]
 
     def status(self, machine: Machine | None = None) -> WatchStatus:
-        (found,) = self.do(self.store.watching.statuses(machine=(machine or self.machine).id))
-        return found
+        _, found = self.do(self.store.watching.stand())
+        return next(one for one in found if one.row.machine == (machine or self.machine).id)
 
     def state(self, machine: Machine | None = None) -> WatchState:
         status = self.status(machine)

@@ -22,6 +22,7 @@ from mastodon.admin.ls import ls
 from mastodon.admin.machine_add import machine_add
 from mastodon.admin.machine_list import machine_list
 from mastodon.admin.machine_show import machine_show
+from mastodon.admin.machine_watch import machine_watch
 from mastodon.admin.notify import notify
 from mastodon.admin.restore import restore
 from mastodon.admin.snapshots import snapshots
@@ -44,12 +45,13 @@ def cli(context: click.Context, home: Path | None) -> None:
 
 @cli.group("machine")
 def machine() -> None:
-    """Machines: add, list, show."""
+    """Machines: add, list, show, watch."""
 
 
 machine.add_command(machine_add)
 machine.add_command(machine_list)
 machine.add_command(machine_show)
+machine.add_command(machine_watch)
 for command in (init, connect, certificate, snapshots, ls, find, restore, download, events, ack, snooze, notify):
     cli.add_command(command)
 

@@ -10,6 +10,8 @@ from typing import Any
 from mastodon.catalogue.interface import Tenant
 from mastodon.daemon.errors import NotAllowed, Refused
 from mastodon.daemon.store import Store
+from mastodon.daemon.telling_commands import events, notify
+from mastodon.daemon.watch_commands import policy_set, watch_show
 
 Arguments = dict[str, Any]
 
@@ -76,4 +78,8 @@ COMMANDS: dict[str, Callable[[Store, Arguments], Awaitable[Any]]] = {
     "spool list": _list_spools,
     "limit show": _limits,
     "limit set": _set_limit,
+    "watch show": watch_show,
+    "policy set": policy_set,
+    "events": events,
+    "notify": notify,
 }

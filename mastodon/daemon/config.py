@@ -16,6 +16,8 @@ from mastodon.sealed.addresses import mail_addresses
 from mastodon.sealed.errors import Malformed
 from mastodon.sealed.url import decode_key
 
+LOOPBACK = "127.0.0.1"
+METRICS_PORT = 7412
 UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 _MISSING = object()
 _SIZE = re.compile(r"(\d{1,12})\s*(|KiB|MiB|GiB|TiB)", re.A)
@@ -95,6 +97,8 @@ class Config:
     spools: tuple[SpoolConfig, ...]
     limits: LimitsConfig
     telling: TellingConfig
+    metrics: ListenConfig | None
+    """None: figures for Prometheus are off."""
 
 
 class _Table:
@@ -106,6 +110,9 @@ class _Table:
         if not isinstance(values, dict):
             raise self.error("", "expected a table")
         self._left = dict(values)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._left
 
     def error(self, key: str, reason: str) -> ConfigError:
         where = ".".join(part for part in (self._name, key) if part)
@@ -166,12 +173,13 @@ def load_config(file: Path) -> Config:
     spools = tuple(_spool(table, path) for table in top.tables("spool"))
     limits = _limits(top.table("limits", required=False))
     telling = _telling(top.table("telling", required=False), name, path)
+    metrics = _metrics(top)
     top.end()
     if append == restore and append.port:
         raise ConfigError(f"{file}: restore.port: is the append port too")
     if len({spool.path.resolve() for spool in spools}) != len(spools):
         raise ConfigError(f"{file}: spool: the same path twice")
-    return Config(file, name, state, append, restore, keys, spools, limits, telling)
+    return Config(file, name, state, append, restore, keys, spools, limits, telling, metrics)
 
 
 def parse_size(value: Any) -> int:
@@ -186,6 +194,15 @@ def parse_size(value: Any) -> int:
 
 def _listen(table: _Table) -> ListenConfig:
     listen = ListenConfig(table.take("listen", _address), table.take("port", _number(0, 65535)))
+    table.end()
+    return listen
+
+
+def _metrics(top: _Table) -> ListenConfig | None:
+    if "metrics" not in top:
+        return None
+    table = top.table("metrics")
+    listen = ListenConfig(table.take("listen", _address, LOOPBACK), table.take("port", _number(0, 65535), METRICS_PORT))
     table.end()
     return listen
 

@@ -7,17 +7,19 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.interfaces import IListeningPort
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python import usage
 
 from mastodon.daemon.append_port import AppendPort
-from mastodon.daemon.config import Config, ConfigError, load_config
+from mastodon.daemon.config import Config, ConfigError, ListenConfig, load_config
 from mastodon.daemon.control import ControlPort
 from mastodon.daemon.descriptors import descriptors_needed, raise_limit
 from mastodon.daemon.errors import StoreError
@@ -114,6 +116,8 @@ class MastodonService(Service):
             port = yield listen_tls(self._reactor, where, context, factory, limits, self._scheduler)
             self._listening.append(port)
             self._demand_running()
+        if config.metrics is not None:
+            self._listening.append(self._listen_for_metrics(config.metrics, status))
         yield defer.Deferred.fromCoroutine(store.watching.start(self._reactor, system_clocks()))
         store.watching.is_running = self._append.sessions.is_open
         self._control = ControlPort(store, config.state)
@@ -125,6 +129,13 @@ class MastodonService(Service):
         )  # fmt: skip
         self._write_ports()
         self.started.callback(None)
+
+    def _listen_for_metrics(self, where: ListenConfig, status: Status) -> IListeningPort:
+        from mastodon.daemon.metrics import MetricsSite  # here, so that only who wants figures needs and loads it
+
+        site = MetricsSite(status, partial(deferToThreadPool, self._reactor, self._reactor.getThreadPool()))
+        port: IListeningPort = self._reactor.listenTCP(where.port, site, interface=where.address)
+        return port
 
     def _begin_to_tell(self, store: Store) -> "defer.Deferred[None]":
         config, reactor = self._config.telling, self._reactor
@@ -142,7 +153,7 @@ class MastodonService(Service):
         return self._store
 
     def port_number(self, index: int) -> int:
-        """The number of the append (0) or restore (1) port that it listens on."""
+        """The number of the append (0), restore (1) or metrics (2) port that it listens on."""
         number: int = self._listening[index].getHost().port  # type: ignore[attr-defined]
         return number
 

@@ -1,16 +1,18 @@
 """The operator's commands about events, and where they are told."""
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mastodon.daemon.errors import NotFound
-from mastodon.daemon.store import Store
+from mastodon.daemon.watch_commands import tenant_named
 from mastodon.sealed.events import kind_of, name_of
+
+if TYPE_CHECKING:
+    from mastodon.daemon.store import Store
 
 PAGE = 1000
 
 
-async def events(store: Store, arguments: dict[str, Any]) -> Any:
+async def events(store: "Store", arguments: dict[str, Any]) -> Any:
     """The newest events for the operator, not older than a time; about one machine or all."""
     machine, since_ns = bytes.fromhex(arguments["machine"]), int(arguments["since_ns"])
     found, after = [], int(arguments["after"])
@@ -36,15 +38,11 @@ async def events(store: Store, arguments: dict[str, Any]) -> Any:
     ]
 
 
-async def notify(store: Store, arguments: dict[str, Any]) -> Any:
+async def notify(store: "Store", arguments: dict[str, Any]) -> Any:
     """Where the operator, or an admin, is told; with a test first, where asked."""
-    name, tenant = str(arguments["admin"]), b""
-    if name:
-        tenants = [one.tenant for one in await store.list_admins() if one.name == name]
-        if not tenants:
-            raise NotFound(f"no admin {name!r}: `mastodon admin list` shows them")
-        tenant = tenants[0]
+    tenant = await tenant_named(store, str(arguments["admin"]))
     found = await store.told(tenant, arguments["test"] is True)
+    # An admin's key is for the admin alone.
     return [
-        {**asdict(one), "machine": one.machine.hex(), "secret": one.secret.hex() if not name else ""} for one in found
+        {**asdict(one), "machine": one.machine.hex(), "secret": "" if tenant else one.secret.hex()} for one in found
     ]

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from mastodon.catalogue.interface import Catalogue, Condition, WatchRow
+from mastodon.catalogue.interface import Catalogue, Condition
 from mastodon.daemon.policies import Policies
 from mastodon.daemon.served import Clocks, ServedTime
 from mastodon.daemon.watch import PARTIAL_DAYS, SEEDING_DAYS, Bounds, Mark, WatchStatus, follow, is_over, judge
@@ -95,27 +95,28 @@ class Watching:
                     detail = f"exit code {exit_code}; the agent says: {text}"
                     await self._record(EventCode.RUN_FAILED, status.row.tenant, machine, detail)
 
-    async def statuses(self, tenant: bytes | None = None, machine: bytes | None = None) -> list[WatchStatus]:
-        """How machines stand, as of the last look: a tenant's, or one, or (None) all."""
-        return [status for status, _ in await self._judge(tenant, machine)]
+    async def stand(self) -> tuple[Bounds, list[WatchStatus]]:
+        """What holds where nothing is set for a machine or its admin; and all machines as of the last look."""
+        settings = await self._policies.read(BOUNDS)
+        return _bounds(settings, b"", b""), [status for status, _ in await self._judge(None)]
 
-    async def _judge(self, tenant: bytes | None, machine: bytes | None) -> list[tuple[WatchStatus, Mark]]:
+    async def _judge(self, machine: bytes | None) -> list[tuple[WatchStatus, Mark]]:
         """Each machine with the mark that it gets; those that are kept are not touched."""
         settings = await self._policies.read(BOUNDS)
         conditions: dict[bytes, list[Condition]] = {}
-        for one in await self._catalogue.conditions(tenant, machine):
+        for one in await self._catalogue.conditions(machine=machine):
             conditions.setdefault(one.machine, []).append(one)
         time, found = self._time, []
-        for row in await self._catalogue.watch_rows(tenant, machine):
+        for row in await self._catalogue.watch_rows(machine=machine):
             mark = follow(row, time.marks.get(row.machine), time.now, self._seen(row.machine))
-            status = judge(row, mark, time.now, _bounds(settings, row), conditions.get(row.machine, ()))
-            found.append((status, mark))
+            bounds = _bounds(settings, row.tenant, row.machine)
+            found.append((judge(row, mark, time.now, bounds, conditions.get(row.machine, ())), mark))
         return found
 
     async def _tell_all(self, machine: bytes | None) -> list[WatchStatus]:
         """Move the marks on, and tell what is over and what began; of one machine, or of all."""
         statuses = []
-        for status, mark in await self._judge(None, machine):
+        for status, mark in await self._judge(machine):
             row, before = status.row, self._time.marks.get(status.row.machine)
             self._time.marks[row.machine] = mark
             if is_over(status, before is not None and before.entry != mark.entry):
@@ -147,9 +148,8 @@ class Watching:
         return self._record(EventCode.CLOCK_JUMPED, b"", b"", detail)
 
 
-def _bounds(settings: Settings, row: WatchRow) -> Bounds:
-    place = row.tenant, row.machine
-    return Bounds(settings.number(INTERVAL, *place), settings.number(GRACE, *place))
+def _bounds(settings: Settings, tenant: bytes, machine: bytes) -> Bounds:
+    return Bounds(settings.number(INTERVAL, tenant, machine), settings.number(GRACE, tenant, machine))
 
 
 def show_time(time_ns: int) -> str:

@@ -299,9 +299,9 @@ def _shake_hands(stream: TLSStream, where: str, deadline: float, clock: Callable
     except ssl.SSLCertVerificationError as error:
         text = f"{where}: {error.verify_message}; name the server's key in the URL (server=PIN) or mend its certificate"
         raise BadCertificate(text) from error
-    except ssl.SSLEOFError as error:
-        raise Unreachable(f"{where}: the connection was closed in the TLS handshake") from error
     except ssl.SSLError as error:
+        if _was_cut(error):
+            raise Unreachable(f"{where}: the connection was closed in the TLS handshake") from error
         reason = _reason(error)
         if "no application protocol" in reason:
             reason = "no application protocol in common: is it the right port?"
@@ -337,9 +337,14 @@ def _converted() -> Iterator[None]:
         raise ConnectionLost(error.strerror or str(error)) from error
 
 
+def _was_cut(error: ssl.SSLError) -> bool:
+    """Whether the connection ended where TLS does not: Python 3.11 has a type only for an end between two records."""
+    return isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
+
+
 def _reason(error: ssl.SSLError) -> str:
     """OpenSSL's reason in words: ``TLSV1_ALERT_UNKNOWN_CA`` is nobody's language."""
-    if isinstance(error, ssl.SSLEOFError):
+    if _was_cut(error):
         return "the connection was cut"
     reason = error.reason or str(error)
     for prefix in ("TLSV1_ALERT_", "TLSV13_ALERT_", "SSLV3_ALERT_"):

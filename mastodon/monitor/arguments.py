@@ -10,13 +10,14 @@ from typing import NoReturn
 from mastodon import __version__
 from mastodon.admin.invitation import parse_invitation
 from mastodon.host.certificates import CertificateError, parse_pin
-from mastodon.host.spans import parse_span
 from mastodon.restore.errors import RestoreError
+from mastodon.sealed.duration import parse_duration
 
 HOME = Path("/etc/mastodon-monitor")
 PORT = 7411
 INVITATION_LIMIT = 16 * 1024
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?", re.ASCII)
+_SECONDS = re.compile(r"[0-9]{1,10}", re.ASCII)
 _MACHINE = re.compile(r"[0-9A-Fa-f]{64}", re.ASCII)
 
 
@@ -145,6 +146,6 @@ def _machine(text: str) -> bytes:
 
 def _age(text: str) -> int:
     try:
-        return parse_span(text)
+        return int(text) if _SECONDS.fullmatch(text) else parse_duration(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+        raise argparse.ArgumentTypeError(f"{error}, or a number of seconds") from None

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from mastodon.host.spans import show_span
 from mastodon.monitor.arguments import Arguments, Aspect
 from mastodon.monitor.question import NoAnswer
+from mastodon.sealed.duration import show_span
 from mastodon.sealed.events import EVENTS, EventCode, EventKind, Severity
 from mastodon.sealed.ledger_entries import MachineState
 from mastodon.wire.status_messages import ServerStatusItem, StatusItem, WatchState

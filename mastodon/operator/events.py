@@ -16,16 +16,16 @@ USUAL = "7d"
 
 @click.command("events")
 @click.option("--since", default=USUAL, show_default=True, metavar="TIME", help="How long ago, such as 6h or 2d.")
-@click.option("--machine", default="", type=MACHINE_ID, metavar="ID", help="About this machine alone.")
+@click.option("--machine", default=None, type=MACHINE_ID, metavar="ID", help="About this machine alone.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_context
-def events(context: click.Context, since: str, machine: str, as_json: bool) -> None:
+def events(context: click.Context, since: str, machine: str | None, as_json: bool) -> None:
     """List the newest events that are for the operator, at most 1,000, the oldest first."""
     try:
         since_ns = time.time_ns() - parse_duration(since) * 10**9
     except ValueError as error:
         raise click.UsageError(f"--since: {error}") from None
-    found = ask(configuration(context), "events", machine=machine, since_ns=max(0, since_ns), after=0)
+    found = ask(configuration(context), "events", machine=machine or "", since_ns=max(0, since_ns), after=0)
     for one in found:
         click.echo(json.dumps(one) if as_json else _line(one))
     if not found and not as_json:

@@ -62,7 +62,7 @@ spare_pins = [{spare_pin}]
 # handshake_seconds = 20
 # silence_seconds = 60
 
-# Where the server tells of what matters. Without a relay it sends no mail, and only the log and `mastodon events` say it.
+# Where the server tells of what matters. Without a relay it sends no mail: only `mastodon events` and webhooks say it.
 # [telling]
 # smtp_host = "mail.example.org"
 # smtp_port = 587
@@ -76,6 +76,11 @@ spare_pins = [{spare_pin}]
 # allow_private = false
 # The hour of the daily digest, in UTC.
 # digest_hour = 6
+
+# Figures for Prometheus, on loopback unless told otherwise: whoever reaches the address may read them.
+# [metrics]
+# listen = "127.0.0.1"
+# port = 7412
 """
 
 SPOOL = """

@@ -2,12 +2,13 @@
 
 import click
 
+from mastodon.operator.machine_id import MACHINE_ID
 from mastodon.operator.rate import RATE, rate_text
 from mastodon.operator.reach import ask, configuration
 
 
 @click.command("machine")
-@click.argument("machine", metavar="ID")
+@click.argument("machine", metavar="ID", type=MACHINE_ID)
 @click.argument("rate", type=RATE)
 @click.pass_context
 def limit_machine(context: click.Context, machine: str, rate: int | None) -> None:
@@ -16,11 +17,5 @@ def limit_machine(context: click.Context, machine: str, rate: int | None) -> Non
     RATE is a number such as 1M (K, M and G are 1024 bytes and its powers), `off`, or `default` for what the
     configuration says. It holds at once, in a run that is going on too, and after a restart.
     """
-    try:
-        known = len(bytes.fromhex(machine)) == 32
-    except ValueError:
-        known = False
-    if not known:
-        raise click.UsageError("a machine's id has 64 hexadecimal digits: the log shows it at each check-in")
-    ask(configuration(context), "limit set", machine=machine.lower(), rate=rate)
-    click.echo(f"{machine.lower()}: {rate_text(rate)}.")
+    ask(configuration(context), "limit set", machine=machine, rate=rate)
+    click.echo(f"{machine}: {rate_text(rate)}.")

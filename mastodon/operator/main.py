@@ -7,15 +7,19 @@ from mastodon.operator.admin_add import admin_add
 from mastodon.operator.admin_list import admin_list
 from mastodon.operator.admin_remove_certificate import admin_remove_certificate
 from mastodon.operator.check import check
+from mastodon.operator.events import events
 from mastodon.operator.initialise import init
 from mastodon.operator.limit_machine import limit_machine
 from mastodon.operator.limit_show import limit_show
 from mastodon.operator.limit_total import limit_total
+from mastodon.operator.notify import notify
 from mastodon.operator.reach import USUAL_CONFIG
 from mastodon.operator.rebuild import rebuild
 from mastodon.operator.recovery import spool_recovery
 from mastodon.operator.spool_add import spool_add
 from mastodon.operator.spool_list import spool_list
+from mastodon.operator.watch_set import watch_set
+from mastodon.operator.watch_show import watch_show
 
 
 @click.group()
@@ -46,6 +50,11 @@ def limit() -> None:
     """How many bytes a second agents may send."""
 
 
+@main.group()
+def watch() -> None:
+    """When machines are late, and which are."""
+
+
 admin.add_command(admin_add)
 admin.add_command(admin_list)
 admin.add_command(admin_remove_certificate)
@@ -55,6 +64,10 @@ spool.add_command(spool_recovery)
 limit.add_command(limit_show)
 limit.add_command(limit_total)
 limit.add_command(limit_machine)
+watch.add_command(watch_show)
+watch.add_command(watch_set)
+main.add_command(events)
+main.add_command(notify)
 main.add_command(init)
 main.add_command(rebuild)
 main.add_command(check)

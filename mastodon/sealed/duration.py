@@ -21,3 +21,14 @@ def show_duration(seconds: float) -> str:
         return f"{whole / UNITS['d']:.1f} d"
     unit = next(unit for unit in "dhms" if unit == "s" or (whole and whole % UNITS[unit] == 0))
     return f"{whole // UNITS[unit]} {unit}"
+
+
+def show_span(seconds: int) -> str:
+    """In the two largest units that matter: for what was measured, not chosen."""
+    if seconds < UNITS["m"]:
+        return f"{seconds} s"
+    if seconds < UNITS["h"]:
+        return f"{seconds // UNITS['m']} min"
+    if seconds < 2 * UNITS["d"]:
+        return f"{seconds // UNITS['h']} h {seconds % UNITS['h'] // UNITS['m']} min"
+    return f"{seconds // UNITS['d']} d {seconds % UNITS['d'] // UNITS['h']} h"

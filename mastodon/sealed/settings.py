@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from mastodon.sealed.addresses import mail_addresses, target
+from mastodon.sealed.duration import parse_duration
 from mastodon.sealed.events import EventCode
 
 MINUTE = 60
@@ -108,6 +109,18 @@ SETTINGS: dict[str, SettingKind] = {
     HEARTBEAT: SettingKind("", _url, frozenset({Level.MACHINE}), _other, EventCode.ADDRESS_CHANGED),
     SNOOZE: SettingKind("", _any_number, ADMINS, _later, ahead_ns=SNOOZE_MOST_NS),
 }
+
+
+def duration_value(name: str, typed: str) -> str:
+    """A setting's value in seconds, from a length of time as people type it, or `default`. Raises ValueError."""
+    if typed.strip().lower() == "default":
+        return ""
+    seconds = str(parse_duration(typed))
+    try:
+        SETTINGS[name].check(seconds)
+    except ValueError:
+        raise ValueError(f"{name}: {typed} is too short, or longer than {LONGEST // DAY} d") from None
+    return seconds
 
 
 class Settings:
