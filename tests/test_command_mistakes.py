@@ -243,9 +243,9 @@ class ClosingStream:
     def send(self, data: bytes) -> None:
         """Taken, and lost."""
 
-    def receive(self) -> bytes:
+    def receive_pieces(self) -> list[bytes]:
         """The end."""
-        return b""
+        return []
 
     def close(self) -> None:
         """Nothing to let go."""

@@ -11,9 +11,11 @@ from mastodon.sealed.events import EventCode
 from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon.sealed.statement import Statement
+from mastodon.wire.certificate_messages import CertificateItem, CertificatesRequest
 from mastodon.wire.errors import BadMessage, ErrorCode, UnknownVerb, WireError
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
 from mastodon.wire.messages import Keepalive, Message, make_error
+from mastodon.wire.read_messages import ReadItem, ReadsRequest
 from mastodon.wire.restore_messages import (
     DATA_LIMIT,
     FETCH_LIMIT,
@@ -49,6 +51,7 @@ from mastodon.wire.status_messages import (
     TenantUse,
     WatchState,
 )
+from mastodon.wire.telling_messages import AcknowledgeRequest, ChannelItem, EventItem, EventsRequest, NotifyRequest
 from tests import sealed_samples as samples
 from tests.hostile import accepted_cuts, accepted_flips, quick
 
@@ -65,6 +68,11 @@ FROM_CLIENT: list[Message] = [
     StateRequest(8, samples.statement(), b""),
     EnvelopesRequest(9, H, b"p" * 16),
     StatusRequest(10, H),
+    EventsRequest(11, b"", 5, 6, 100),
+    AcknowledgeRequest(12, (5, 6)),
+    NotifyRequest(13, 1),
+    ReadsRequest(14, H, 5, 6, 100),
+    CertificatesRequest(15),
 ]
 FROM_SERVER: list[Message] = [
     WhoItem(1, H, "alice", Role.ADMIN, (samples.SERVER,), 5, 7, ("h:7410",), samples.ledger_head()),
@@ -84,6 +92,10 @@ FROM_SERVER: list[Message] = [
         (TenantUse(H, "alice", 2, 5, ((int(EventCode.QUOTA_80), "", 7),), 6),),
         ((int(EventCode.SPOOL_OFFLINE), "ab", 6),),
     ),
+    EventItem(11, 5, int(EventCode.CLONE), H, 6, "came back", 0, 1),
+    ChannelItem(13, "mail", b"", "admin@example.org", 0, "", b""),
+    ReadItem(14, 5, H, "laptop", H, 6, 7, 8, 9, 10),
+    CertificateItem(15, H, Role.MONITOR, "nagios", 5, 0),
     Done(8, H),
     make_error(ErrorCode.NOT_FOUND, "no such machine", request=9),
     Keepalive(),

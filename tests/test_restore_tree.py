@@ -342,13 +342,13 @@ class BoundsTests(RestoreCase):
 
             over = False
 
-            def receive(self) -> bytes:
-                data = b"" if self.over else super().receive()
-                if cuts and len(data) > 100_000:
+            def receive_pieces(self) -> list[bytes]:
+                pieces = [] if self.over else super().receive_pieces()
+                if cuts and pieces and len(pieces[0]) > 100_000:
                     cuts.pop()
                     self.over = True
-                    return data[:70_000]
-                return data
+                    return [pieces[0][:70_000]]
+                return pieces
 
         self.patch(fake_restore_server, "FakeStream", CutStream)
         report = self.restore()

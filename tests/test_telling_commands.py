@@ -59,7 +59,8 @@ class TellingCommandTests(AdminCase):
         self.admin("notify", "set", "--mail", "alice@example.org", "--webhook", "https://127.0.0.1:1/hook")
         self.admin("notify", "set", "--machine", "web01", "--heartbeat", "https://hc.example/1")
         shown = [json.loads(line) for line in self.admin("notify", "show", "--json").splitlines()]
-        self.assertEqual([(one["kind"], one["name"]) for one in shown], [("mail", ""), ("webhook", ""), ("heartbeat", "web01")])  # fmt: skip
+        kinds = [(one["kind"], one["name"]) for one in shown]
+        self.assertEqual(kinds, [("mail", ""), ("webhook", ""), ("heartbeat", "web01")])
         self.assertEqual(len(shown[1]["secret"]), 64)
         said = self.admin("notify", "test", code=1)
         self.assertIn("webhook    https://127.0.0.1:1/hook", said)

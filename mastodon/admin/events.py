@@ -26,9 +26,7 @@ LOOK_S = 5.0
 @click.option("--follow", is_flag=True, help="Go on with what comes, until interrupted.")
 @output_options
 @office_command
-def events(
-    office: Office, since: int | None, machine: str | None, only_open: bool, follow: bool, out: Output
-) -> int:
+def events(office: Office, since: int | None, machine: str | None, only_open: bool, follow: bool, out: Output) -> int:
     """List events, the oldest first: number, time, severity, machine, and what happened.
 
     WHEN is a time such as 2026-11-24 or '2026-11-24 07:00', or how long ago, such as 6h or 2d.

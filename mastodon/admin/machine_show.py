@@ -11,9 +11,10 @@ from mastodon.admin.machine_add import crontab_line
 from mastodon.admin.machine_list import machine_fields, machines_on_server
 from mastodon.admin.office import Office
 from mastodon.admin.options import office_command, output_options
+from mastodon.host.times import show_time
 from mastodon.restore.actions import Output
 from mastodon.restore.errors import NotThere, WentBack
-from mastodon.restore.history import called, show_time
+from mastodon.restore.history import called
 from mastodon.restore.keys import with_keyring
 from mastodon.restore.present import to_json
 from mastodon.restore.session import Session

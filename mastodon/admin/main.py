@@ -11,6 +11,7 @@ import click
 
 from mastodon import __version__
 from mastodon.admin.ack import ack
+from mastodon.admin.audit import audit
 from mastodon.admin.certificate import certificate
 from mastodon.admin.connect import connect
 from mastodon.admin.download import download
@@ -22,6 +23,7 @@ from mastodon.admin.ls import ls
 from mastodon.admin.machine_add import machine_add
 from mastodon.admin.machine_list import machine_list
 from mastodon.admin.machine_show import machine_show
+from mastodon.admin.machine_state import machine_disable, machine_enable
 from mastodon.admin.machine_watch import machine_watch
 from mastodon.admin.notify import notify
 from mastodon.admin.restore import restore
@@ -45,14 +47,18 @@ def cli(context: click.Context, home: Path | None) -> None:
 
 @cli.group("machine")
 def machine() -> None:
-    """Machines: add, list, show, watch."""
+    """Machines: add, list, show, watch, disable, enable."""
 
 
 machine.add_command(machine_add)
 machine.add_command(machine_list)
 machine.add_command(machine_show)
+machine.add_command(machine_disable)
+machine.add_command(machine_enable)
 machine.add_command(machine_watch)
-for command in (init, connect, certificate, snapshots, ls, find, restore, download, events, ack, snooze, notify):
+for command in (init, connect, certificate, snapshots, ls, find, restore, download):
+    cli.add_command(command)
+for command in (events, ack, snooze, notify, audit):
     cli.add_command(command)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mastodon import __version__
@@ -17,15 +18,18 @@ from mastodon.daemon.acks import InThread
 from mastodon.daemon.commits import Commits
 from mastodon.daemon.events import EventCode
 from mastodon.daemon.execute import Authority
+from mastodon.daemon.followers import Followers
 from mastodon.daemon.heads import HeadsFile
 from mastodon.daemon.intake import Intake, Record
 from mastodon.daemon.ledger_writer import LedgerWriter
 from mastodon.daemon.opening import CATALOGUE, OpenedLedger, compare_all, open_catalogue
+from mastodon.daemon.reads import ReadLog
 from mastodon.daemon.served import ServedTime
 from mastodon.daemon.spool import Spool
 from mastodon.daemon.spools import Spools
 from mastodon.daemon.watching import Recorder, Watching
 from mastodon.host.durable import Disk
+from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.ledger_entries import ChainStarted
 
 log = Logger()
@@ -48,6 +52,7 @@ class Surroundings:
     tell: Recorder
     seen: Callable[[bytes], bool]
     is_serving: Callable[[], bool]
+    followers: Followers
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +65,12 @@ class Opened:
     commits: Commits
     authority: Authority
     watching: Watching
+    reads: ReadLog
 
     async def close(self) -> None:
         """Look no more, remember the head, let go of the files."""
         await self.watching.stop()
+        await self.reads.stop()
         await self.ledger.stop()
         await self.catalogue.close()
 
@@ -75,8 +82,15 @@ async def open_parts(around: Surroundings, found: OpenedLedger) -> Opened:
         lambda: SqliteCatalogue(path, around.reactor), lambda: remove_files(path), around.spools, found.head,
         around.in_thread,
     )  # fmt: skip
+
+    def follow(entries: "list[tuple[LedgerEntry, Head]]") -> "Deferred[None]":
+        def tell(_: None) -> None:
+            around.followers.tell(entry.body for entry, _ in entries)
+
+        return catalogue.apply(entries).addCallback(tell)
+
     ledger = LedgerWriter(
-        around.spools, around.heads, around.reactor, around.now_ns, catalogue.apply, around.spool_failed
+        around.spools, around.heads, around.reactor, around.now_ns, follow, around.spool_failed
     )
     ledger.vouches = not found.locked
     intake = Intake(around.spools, catalogue, around.in_thread, around.now_ns, around.spool_failed, around.record)
@@ -86,7 +100,7 @@ async def open_parts(around: Surroundings, found: OpenedLedger) -> Opened:
         catalogue, authority.policies, ServedTime(around.state, around.disk), around.tell, around.in_thread,
         around.seen, around.is_serving,
     )  # fmt: skip
-    opened = Opened(catalogue, ledger, intake, commits, authority, watching)
+    opened = Opened(catalogue, ledger, intake, commits, authority, watching, ReadLog(catalogue, ledger, around.now_ns))
     try:
         await ledger.open(found.head, last_ns)
     except BaseException:

@@ -134,15 +134,19 @@ class TLSStream:
 
     def receive(self, limit: int = RECEIVE) -> bytes:
         """The next bytes, at most ``limit``; empty when the server has closed in good order."""
+        return b"".join(self.receive_pieces(limit))
+
+    def receive_pieces(self, limit: int = RECEIVE) -> list[bytes]:
+        """The same in pieces, as TLS cut them, which spares a copy of everything."""
         while True:
             with self._tls_lock:
-                data = self._drain(limit)
-            if data:
-                return data
+                pieces = self._drain(limit)
+            if pieces:
+                return pieces
             if self._end is not None:
                 raise self._end
             if self._ended:
-                return b""
+                return []
             with _converted():
                 sealed = self._socket.recv(SOCKET_READ)
             with self._tls_lock:
@@ -205,7 +209,7 @@ class TLSStream:
                 else:
                     self._incoming.write_eof()
 
-    def _drain(self, limit: int) -> bytes:
+    def _drain(self, limit: int) -> list[bytes]:
         pieces: list[bytes] = []
         left = limit
         while left > 0 and not self._ended:
@@ -221,9 +225,10 @@ class TLSStream:
                 break
             if not piece:
                 self._ended = True
+                break
             left -= len(piece)
             pieces.append(piece)
-        return b"".join(pieces)
+        return pieces
 
     def _send_sealed(self, sealed: bytes) -> None:
         view = memoryview(sealed)

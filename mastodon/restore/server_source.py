@@ -16,8 +16,10 @@ from mastodon.restore.errors import Distrusted, NotThere, ProtocolBroken, Refuse
 from mastodon.restore.source import Answered, BlobCame, Event, ListedPair, OfferedPair
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.snapshot import SnapshotRecord
+from mastodon.wire.certificate_messages import CertificateItem, CertificatesRequest
 from mastodon.wire.errors import ErrorCode, RemoteError, WireError
 from mastodon.wire.messages import Message
+from mastodon.wire.read_messages import READS_LIMIT, ReadItem, ReadsRequest
 from mastodon.wire.restore_client import (
     AnswerWhole,
     ClientEvent,
@@ -66,8 +68,8 @@ class Stream(Protocol):
         """Send all of it."""
         ...
 
-    def receive(self) -> bytes:
-        """The next bytes; empty at the end."""
+    def receive_pieces(self) -> Sequence[bytes]:
+        """The next bytes, in pieces; none at the end."""
         ...
 
     def close(self) -> None:
@@ -131,6 +133,10 @@ class ServerSource:
         """The tenant's machines as the server knows them."""
         return [item for item in self._items(MachinesRequest) if isinstance(item, MachineItem)]
 
+    def certificates(self) -> Sequence[CertificateItem]:
+        """The tenant's registered client keys."""
+        return [item for item in self._items(CertificatesRequest) if isinstance(item, CertificateItem)]
+
     def book(self) -> bytes:
         """The newest book, empty for none."""
         items: Sequence[Any] = self._items(BookRequest)
@@ -180,6 +186,18 @@ class ServerSource:
             if len(items) < SNAPSHOTS_LIMIT or following <= first:
                 return
             first = following
+
+    def reads(self, machine: bytes, since_ns: int) -> Iterable[ReadItem]:
+        """Who read what of the tenant's machines since a time, about one or (empty) all."""
+        after = 0
+        while True:
+            items = self._items(ReadsRequest, machine, after, since_ns, READS_LIMIT)
+            found = [one for one in items if isinstance(one, ReadItem)]
+            yield from found
+            following = max((one.sequence for one in found), default=0)
+            if len(items) < READS_LIMIT or following <= after:
+                return
+            after = following
 
     def runs(self, machine: bytes, ids: Sequence[bytes]) -> Sequence[bytes]:
         """Run records by id, those that there are."""
@@ -317,10 +335,11 @@ class ServerSource:
             if self._clock() - self._sent_at > SIGN_OF_LIFE_S:
                 self._pings.add(self._send(WhoRequest))
             assert self._stream is not None
-            data = self._stream.receive()
-            if not data:
+            pieces = self._stream.receive_pieces()
+            if not pieces:
                 raise ConnectionLost("the server closed the connection")
-            self._client.receive(data)
+            for piece in pieces:
+                self._client.receive(piece)
 
     def _send(self, kind: type[Message], *fields: Any) -> int:
         assert self._stream is not None

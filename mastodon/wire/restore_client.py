@@ -14,6 +14,7 @@ from mastodon.sealed import blob
 from mastodon.sealed.blob import HEAD, ID_LENGTH, REFERENCES_LIMIT, SEALED_LIMIT, BlobHeader, parse_header
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.schema import EXTENSIONS_LIMIT
+from mastodon.wire.certificate_messages import CertificateItem
 from mastodon.wire.errors import BadMessage, OutOfTurn, RemoteError
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
 from mastodon.wire.messages import Error, Keepalive, Message
@@ -62,6 +63,7 @@ ANSWERS: dict[int, tuple[type[Message], ...]] = {
     RestoreVerb.ACKNOWLEDGE: (),
     RestoreVerb.STATUS: (ServerStatusItem, StatusItem),
     RestoreVerb.TEST_NOTIFY: (ChannelItem,),
+    RestoreVerb.CERTIFICATES: (CertificateItem,),
 }
 """The kinds of items that may answer each verb, beside the raw data of FETCH."""
 

@@ -104,9 +104,7 @@ class Rules:
         return frozenset(place for place in self.snoozed() if not channel.tenant or place[0] in (b"", channel.tenant))
 
 
-def alert(
-    channel: Channel, state: ChannelState, rules: Rules, events: Sequence[EventRow], reached: int
-) -> Decision:
+def alert(channel: Channel, state: ChannelState, rules: Rules, events: Sequence[EventRow], reached: int) -> Decision:
     """What of these events is to be told, and whether now; they are all behind the position, up to ``reached``."""
     snoozed, now_ns = rules.snoozed(), rules.now_ns
     leaving = bool(state.until)
@@ -129,9 +127,7 @@ def alert(
     letter = _letter(channel, LetterKind.ALERT, tellable[-1].sequence, now_ns, lines=lines, more=more)
     sent = (*_recent_times(state.sent, now_ns), now_ns)
     reached = max(state.position, reached)
-    return Decision(
-        replace(state, position=reached, letter=letter, sent=sent, caused=caused, told=_bounded(told))
-    )
+    return Decision(replace(state, position=reached, letter=letter, sent=sent, caused=caused, told=_bounded(told)))
 
 
 def still(

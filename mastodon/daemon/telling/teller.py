@@ -194,6 +194,12 @@ class Teller:
             for one in self._of(tenant)
         ]
 
+    def waiting(self) -> tuple[int, int]:
+        """Letters that could not be delivered yet, and since when the first of them fails (0: none does)."""
+        states = [work.state for work in self._work.values()]
+        failing = [one.failing_ns for one in states if one.letter is not None and one.failing_ns]
+        return len(failing), min(failing, default=0)
+
     # Channels
 
     def _of(self, tenant: bytes) -> list[Channel]:
