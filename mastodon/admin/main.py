@@ -23,13 +23,14 @@ from mastodon.admin.ls import ls
 from mastodon.admin.machine_add import machine_add
 from mastodon.admin.machine_list import machine_list
 from mastodon.admin.machine_show import machine_show
+from mastodon.admin.machine_split import machine_split
 from mastodon.admin.machine_state import machine_disable, machine_enable
 from mastodon.admin.machine_watch import machine_watch
 from mastodon.admin.notify import notify
 from mastodon.admin.restore import restore
 from mastodon.admin.snapshots import snapshots
 from mastodon.admin.snooze import snooze
-from mastodon.restore.edge import guarded
+from mastodon.restore.edge import guarded, leave
 
 PROGRAM = "mastodon-admin"
 
@@ -47,12 +48,13 @@ def cli(context: click.Context, home: Path | None) -> None:
 
 @cli.group("machine")
 def machine() -> None:
-    """Machines: add, list, show, watch, disable, enable."""
+    """Machines: add, list, show, split, watch, disable, enable."""
 
 
 machine.add_command(machine_add)
 machine.add_command(machine_list)
 machine.add_command(machine_show)
+machine.add_command(machine_split)
 machine.add_command(machine_disable)
 machine.add_command(machine_enable)
 machine.add_command(machine_watch)
@@ -64,7 +66,7 @@ for command in (events, ack, snooze, notify, audit):
 
 def main() -> None:
     """Entry of the command."""
-    sys.exit(run(sys.argv[1:]))
+    leave(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
