@@ -30,6 +30,7 @@ from mastodon.admin.notify import notify
 from mastodon.admin.restore import restore
 from mastodon.admin.snapshots import snapshots
 from mastodon.admin.snooze import snooze
+from mastodon.admin.status import status
 from mastodon.restore.edge import guarded, leave
 
 PROGRAM = "mastodon-admin"
@@ -60,7 +61,7 @@ machine.add_command(machine_enable)
 machine.add_command(machine_watch)
 for command in (init, connect, certificate, snapshots, ls, find, restore, download):
     cli.add_command(command)
-for command in (events, ack, snooze, notify, audit):
+for command in (status, events, ack, snooze, notify, audit):
     cli.add_command(command)
 
 

@@ -42,6 +42,7 @@ from mastodon.wire.restore_messages import (
     WhoItem,
     WhoRequest,
 )
+from mastodon.wire.status_messages import ServerStatusItem, StatusItem, StatusRequest
 from mastodon.wire.telling_messages import (
     EVENTS_LIMIT,
     AcknowledgeRequest,
@@ -132,6 +133,15 @@ class ServerSource:
     def machines(self) -> Sequence[MachineItem]:
         """The tenant's machines as the server knows them."""
         return [item for item in self._items(MachinesRequest) if isinstance(item, MachineItem)]
+
+    def status(self) -> tuple[ServerStatusItem, Sequence[StatusItem]]:
+        """How the server and the tenant's machines do."""
+        items = self._items(StatusRequest, b"")
+        servers = [item for item in items if isinstance(item, ServerStatusItem)]
+        machines = {item.machine: item for item in items if isinstance(item, StatusItem)}
+        if len(servers) != 1 or len(machines) != len(items) - 1:
+            raise ProtocolBroken("the server's status is not whole, or names a machine twice")
+        return servers[0], list(machines.values())
 
     def certificates(self) -> Sequence[CertificateItem]:
         """The tenant's registered client keys."""
