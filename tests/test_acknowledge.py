@@ -21,7 +21,7 @@ class AcknowledgeTests(StoreCase):
         for code, tenant, machine in (
             (EventCode.LATE, b"", self.machine.id), (EventCode.SPOOL_OFFLINE, b"", b""),
             (EventCode.QUOTA_FULL, self.admin.tenant, b""), (EventCode.ANOMALY, self.other.tenant, b""),
-            (EventCode.TELLING_FAILED, self.admin.tenant, b""),
+            (EventCode.CATALOGUE_REBUILT, self.admin.tenant, b""),
         ):  # fmt: skip
             self.wait(self.store.record(code, tenant, machine, "00: x"))
 
@@ -39,7 +39,7 @@ class AcknowledgeTests(StoreCase):
         """An admin its own that are for admins; the operator all that are for it."""
         self.assertEqual(self.names(self.admin), ["LATE", "QUOTA_FULL"])
         self.assertEqual(self.names(self.other), ["ANOMALY"])
-        self.assertEqual(self.names(None), ["SPOOL_OFFLINE", "QUOTA_FULL", "TELLING_FAILED"])
+        self.assertEqual(self.names(None), ["SPOOL_OFFLINE", "QUOTA_FULL", "CATALOGUE_REBUILT"])
 
     def test_chosen(self) -> None:
         """By machine, sequence, time and number."""
