@@ -23,6 +23,7 @@ from mastodon.admin.machine_list import machine_list
 from mastodon.admin.machine_show import machine_show
 from mastodon.admin.machine_state import machine_disable, machine_enable
 from mastodon.admin.machine_watch import machine_watch
+from mastodon.admin.quota import quota
 from mastodon.admin.restore import restore
 from mastodon.admin.snapshots import snapshots
 from mastodon.restore.edge import guarded
@@ -52,7 +53,7 @@ machine.add_command(machine_show)
 machine.add_command(machine_disable)
 machine.add_command(machine_enable)
 machine.add_command(machine_watch)
-for command in (init, connect, certificate, snapshots, ls, find, restore, download, audit):
+for command in (init, connect, certificate, quota, snapshots, ls, find, restore, download, audit):
     cli.add_command(command)
 
 
