@@ -193,7 +193,7 @@ class HomeTests(AdminCase):
         self.assertIn("refused", self.admin("snapshots", "web01", home=other, code=2))
         self.admin("certificate", "add", pin, "--label", "desk")
         self.admin("certificate", "add", pin, "--label", "desk")
-        self.assertEqual(len(self.admin("snapshots", "web01", home=other).splitlines()), 2)
+        self.assertEqual(len(self.admin("snapshots", "web01", "-q", home=other).splitlines()), 2)
         self.admin("certificate", "remove", pin)
         self.assertIn("refused", self.admin("snapshots", "web01", home=other, code=2))
         self.assertIn("for ever", self.admin("certificate", "add", pin, code=2))

@@ -203,6 +203,14 @@ class ClockTests(SynchronousTestCase):
         """It is ahead by what was asked for, whatever the clock behind it says."""
         self.assertEqual(ahead.later(lambda: 5, 3600)(), 3605)
 
+    def test_from_anywhere(self) -> None:
+        """The daemon in that world starts in whatever directory, without help from the path of modules."""
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        words = [sys.executable, "-P", ahead.__file__, "86400", "--version"]
+        done = subprocess.run(words, cwd="/", env=environment, capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("twistd", done.stdout)
+
 
 class CommandTests(SynchronousTestCase):
     """Each command once, small; their figures mean nothing here."""

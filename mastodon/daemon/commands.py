@@ -11,6 +11,7 @@ from mastodon.catalogue.interface import Tenant
 from mastodon.daemon.errors import NotAllowed, NotFound, Refused
 from mastodon.daemon.quota_commands import quota_show
 from mastodon.daemon.store import OPERATOR, Store
+from mastodon.daemon.telling_commands import events, notify
 from mastodon.daemon.watch_commands import policy_set, watch_show
 from mastodon.sealed.ledger_entries import MachineState, Role
 
@@ -149,4 +150,6 @@ COMMANDS: dict[str, Callable[[Store, Arguments], Awaitable[Any]]] = {
     "audit": _audit,
     "watch show": watch_show,
     "policy set": policy_set,
+    "events": events,
+    "notify": notify,
 }

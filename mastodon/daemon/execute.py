@@ -18,10 +18,12 @@ from mastodon.daemon.policies import Changes, Policies
 from mastodon.sealed.book import Book
 from mastodon.sealed.enrolment import AdminRequest, Enrolment
 from mastodon.sealed.errors import FormatError
+from mastodon.sealed.events import EventCode
 from mastodon.sealed.ledger_entries import (
     AdminAdded,
     BookSwapped,
     CertificateAdded,
+    Event,
     MachineEnrolled,
     MachineState,
     Role,
@@ -93,7 +95,16 @@ class Authority:
         if owner is not None and owner != tenant.tenant:
             raise Conflict("this machine is enrolled already")
         if owner is None:
+            if enrolment.origin is not None:
+                await self._tell_split(tenant.tenant, enrolment.origin, enrolment.machine)
             await self._ledger.append(MachineEnrolled(said.content, statement))
+
+    async def _tell_split(self, tenant: bytes, origin: bytes, machine: bytes) -> None:
+        """Before the enrolment: a crash between the two tells it twice rather than never."""
+        if await self._catalogue.owner(origin) != tenant:
+            raise NotFound("no such machine to split from")
+        detail = f"one side goes on as machine {machine.hex()}, the other as before"
+        await self._ledger.append(Event(int(EventCode.SPLIT), tenant, origin, detail))
 
     async def _swap_book(self, tenant: Tenant, said: Statement, statement: bytes, attachment: bytes) -> None:
         name = record_hash(attachment)

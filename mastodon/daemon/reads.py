@@ -104,9 +104,9 @@ class ReadLog:
         """What was read, of a tenant (None: all), about a machine or (empty) all; behind the last entry what is counted
         and not written yet."""
         rows = await self._catalogue.reads(after, limit, tenant, machine, since_ns)
-        return rows if len(rows) >= limit else [*rows, *self._pending(tenant, machine)][:limit]
+        return rows if len(rows) >= limit else [*rows, *self._pending(tenant, machine, since_ns)][:limit]
 
-    def _pending(self, tenant: bytes | None, machine: bytes) -> list[ReadRow]:
+    def _pending(self, tenant: bytes | None, machine: bytes, since_ns: int) -> list[ReadRow]:
         now = self._now_ns()
         return [
             ReadRow(
@@ -114,7 +114,7 @@ class ReadLog:
                 count.blobs, count.content_bytes,
             )
             for (_, about), count in self._counts.items()
-            if tenant in (None, count.asker.tenant) and machine in (b"", about)
+            if tenant in (None, count.asker.tenant) and machine in (b"", about) and now >= since_ns
         ]  # fmt: skip
 
     def _due(self) -> Iterator[tuple[bytes, bytes]]:

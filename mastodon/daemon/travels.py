@@ -4,7 +4,7 @@ Nothing is refused for it: the snapshot is a further one. What counts as a jump 
 """
 
 from mastodon.daemon.events import EventCode
-from mastodon.sealed.jump import Jump, JumpKind
+from mastodon.sealed.jump import QUIET, Jump, JumpKind
 from mastodon.sealed.snapshot import SnapshotRecord
 
 CODES = {
@@ -13,6 +13,8 @@ CODES = {
     JumpKind.ALTERNATES: EventCode.CLONE,
 }
 """What is told. A state that is new, or could not be written, is in the snapshot's notices."""
+
+FORK_OVER = f"no second copy of the machine has come for {QUIET} snapshots"
 
 
 def told(snapshot: SnapshotRecord, jump: Jump) -> str:

@@ -170,7 +170,9 @@ class TreeRestore:
             for page in self._open.values():
                 held[page.worker] += 1
             worker = min(range(workers), key=lambda one: (held[one], self._pool.load(one)))
-            turn = [self._todo.popleft() for _ in range(min(PAGES_A_TURN, len(self._todo)))]
+            left = len(self._todo)
+            share = left if workers == 1 else max(1, left // (2 * workers))  # less at the end: all are to end together
+            turn = [self._todo.popleft() for _ in range(min(PAGES_A_TURN, share))]
             self._undecoded += len(turn)
             for index in turn:
                 self._open[index] = _OpenPage(worker)

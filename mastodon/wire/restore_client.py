@@ -18,6 +18,7 @@ from mastodon.wire.certificate_messages import CertificateItem
 from mastodon.wire.errors import BadMessage, OutOfTurn, RemoteError
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
 from mastodon.wire.messages import Error, Keepalive, Message
+from mastodon.wire.read_messages import READS_LIMIT, ReadItem
 from mastodon.wire.restore_messages import (
     DATA_HEAD,
     ENVELOPES_LIMIT,
@@ -46,6 +47,7 @@ FEWER_ITEMS: dict[int, int] = {
     RestoreVerb.ENVELOPES: ENVELOPES_LIMIT,
     RestoreVerb.EVENTS: EVENTS_LIMIT,
     RestoreVerb.TEST_NOTIFY: CHANNELS_LIMIT,
+    RestoreVerb.READS: READS_LIMIT,
 }
 LAST_NUMBER = (1 << 32) - 1
 
@@ -63,6 +65,7 @@ ANSWERS: dict[int, tuple[type[Message], ...]] = {
     RestoreVerb.ACKNOWLEDGE: (),
     RestoreVerb.STATUS: (ServerStatusItem, StatusItem),
     RestoreVerb.TEST_NOTIFY: (ChannelItem,),
+    RestoreVerb.READS: (ReadItem,),
     RestoreVerb.CERTIFICATES: (CertificateItem,),
 }
 """The kinds of items that may answer each verb, beside the raw data of FETCH."""
