@@ -17,7 +17,7 @@ def show_size(number: int) -> str:
 
 
 def parse_size(text: str) -> int:
-    """Bytes, from 500G or 2 TiB; K, M, G and T are 1024 bytes and its powers. Raises ValueError, saying what to type."""
+    """Bytes, from 500G or 2 TiB; K, M, G, T are 1024 bytes and its powers. Raises ValueError, saying what to type."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError(f"{text!r} is no size: give one such as 500G or 2T")

@@ -31,8 +31,8 @@ SIZE = Quota()
 def quota_admin(context: click.Context, name: str, size: str) -> None:
     """Let all machines of the admin NAME together keep SIZE bytes.
 
-    SIZE is such as 500G or 2T (K, M, G and T are 1024 bytes and its powers), or `none`. It holds at once. What is stored
-    stays, also beyond it; only new data is refused.
+    SIZE is such as 500G or 2T (K, M, G and T are 1024 bytes and its powers), or `none`. It holds at once. What is
+    stored stays, also beyond it; only new data is refused.
     """
     ask(configuration(context), "policy set", admin=name, machine="", settings={QUOTA: size})
     click.echo(f"{name}: {_said(size)}.")

@@ -223,10 +223,10 @@ EVENTS: dict[EventCode, EventKind] = {
     ),
     EventCode.CERTIFICATE_RENEWED: EventKind(_INFO, _BOTH, "a client certificate is good for longer", "Nothing."),
     EventCode.CREDENTIALS_QUIET: EventKind(_INFO, _OPERATOR, "wrong credentials have stopped", "Nothing."),
-    EventCode.QUOTA_HAS_ROOM: EventKind(_INFO, _BOTH, "a quota has room again", "Nothing."),
     EventCode.SERVER_KEY_RENEWED: EventKind(
         _INFO, _OPERATOR, "the server's certificate is good for longer", "Nothing."
     ),
+    EventCode.QUOTA_HAS_ROOM: EventKind(_INFO, _BOTH, "a quota has room again", "Nothing."),
 }  # fmt: skip
 
 OF_A_SUBJECT = frozenset(
