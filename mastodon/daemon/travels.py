@@ -31,10 +31,7 @@ def told(snapshot: SnapshotRecord, jump: Jump) -> str:
         between = f"snapshot {followed} is" if jump.reached + 1 == followed else f"{jump.reached + 1} to {followed} are"
         return (
             f"snapshot {snapshot.sequence}: the machine remembers {remembered} as its newest, the server had "
-            f"{followed}: its disk went back in time. Nothing is lost, {between} kept"
+            f"{followed}. Nothing is lost, {between} kept"
         )
     others = f"{jump.reached + 1} to {followed}" if jump.reached + 1 < followed else str(followed)
-    return (
-        f"snapshot {snapshot.sequence}: the machine came back with {remembered}, while {others} came from elsewhere: "
-        "two copies of it are backing up in turns"
-    )
+    return f"snapshot {snapshot.sequence}: the machine came back with {remembered}, while {others} came from elsewhere"

@@ -16,6 +16,11 @@ def show_size(number: int) -> str:
     return f"{size:.1f} TiB"
 
 
+def show_blobs(count: int, size: int) -> str:
+    """So many blobs, of so many bytes."""
+    return f"{count} blob{'' if count == 1 else 's'}, {show_size(size)}"
+
+
 def parse_size(text: str) -> int:
     """Bytes, from 500G or 2 TiB; K, M, G, T are 1024 bytes and its powers. Raises ValueError, saying what to type."""
     match = _SIZE.fullmatch(text.strip())
