@@ -68,7 +68,8 @@ class AcknowledgeTests(StoreCase):
         (self.setting.state / CATALOGUE).unlink()
         self.start_again()
         self.assertEqual(self.listed(self.admin), before)
-        self.assertEqual(self.wait(self.store.telling_parts().catalogue.known_conditions(self.admin.tenant)), {late, full})
+        catalogue = self.store.telling_parts().catalogue
+        self.assertEqual(self.wait(catalogue.known_conditions(self.admin.tenant)), {late, full})
 
     def test_promise_p6_foreign_is_unknown(self) -> None:
         """Another admin's event, one for the operator, and none at all: one answer, and nothing is written."""
