@@ -12,6 +12,7 @@ from mastodon.host.spool_layout import read_marker
 from mastodon.restore.errors import WentBack
 from mastodon.restore.memory import Memory
 from mastodon.sealed.enrolment import Enrolment
+from mastodon.sealed.jump import QUIET
 from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.sealed.snapshot import Notice, SnapshotStatus
 from mastodon.sealed.statement import StatementVerb
@@ -170,6 +171,24 @@ class SplitTests(StoreAgentCase):
         session = self.look()
         contents = [self.restored(number, session) for number in range(1, 8)]
         self.assertEqual(contents, ["common", "a", "b", "a", "b", "a alone", "a still"])
+
+    def test_copy_that_comes_no_more(self):
+        """A fork whose other side is simply gone is over after a quiet time; that is told once."""
+        self.run_agent("common")
+        self.copy_machine("b")
+        self.run_agent("a")
+        self.copy_machine("a")
+        self.put_back("b")
+        self.run_agent("b")
+        self.put_back("a")
+        self.run_agent("a again")
+        self.assertEqual(self.told(), [TRAVEL, CLONE])
+        for number in range(QUIET):
+            self.run_agent(f"a alone {number}")
+        self.assertEqual(self.told(), [TRAVEL, CLONE])
+        for number in range(2):
+            self.run_agent(f"a still {number}")
+        self.assertEqual(self.told(), [TRAVEL, CLONE, EventCode.SPLIT])
 
     def test_promise_p6_foreign_origin(self):
         """To split from another admin's machine is refused as from one that does not exist, and tells nobody."""

@@ -10,6 +10,7 @@ from typing import Any
 from mastodon.catalogue.interface import Tenant
 from mastodon.daemon.errors import NotAllowed, NotFound, Refused
 from mastodon.daemon.store import OPERATOR, Store
+from mastodon.daemon.telling_commands import events, notify
 from mastodon.daemon.watch_commands import policy_set, watch_show
 from mastodon.sealed.ledger_entries import MachineState, Role
 
@@ -147,4 +148,6 @@ COMMANDS: dict[str, Callable[[Store, Arguments], Awaitable[Any]]] = {
     "audit": _audit,
     "watch show": watch_show,
     "policy set": policy_set,
+    "events": events,
+    "notify": notify,
 }

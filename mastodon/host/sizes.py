@@ -9,3 +9,8 @@ def show_size(number: int) -> str:
             return f"{number} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
+
+
+def show_blobs(count: int, size: int) -> str:
+    """So many blobs, of so many bytes."""
+    return f"{count} blob{'' if count == 1 else 's'}, {show_size(size)}"

@@ -9,12 +9,14 @@ from mastodon.operator.admin_list import admin_list
 from mastodon.operator.admin_remove_certificate import admin_remove_certificate
 from mastodon.operator.audit import audit
 from mastodon.operator.check import check
+from mastodon.operator.events import events
 from mastodon.operator.initialise import init
 from mastodon.operator.limit_machine import limit_machine
 from mastodon.operator.limit_show import limit_show
 from mastodon.operator.limit_total import limit_total
 from mastodon.operator.machine_list import machine_list
 from mastodon.operator.machine_state import machine_disable, machine_enable
+from mastodon.operator.notify import notify
 from mastodon.operator.reach import USUAL_CONFIG
 from mastodon.operator.rebuild import rebuild
 from mastodon.operator.recovery import spool_recovery
@@ -77,6 +79,8 @@ limit.add_command(limit_total)
 limit.add_command(limit_machine)
 watch.add_command(watch_show)
 watch.add_command(watch_set)
+main.add_command(events)
+main.add_command(notify)
 main.add_command(init)
 main.add_command(rebuild)
 main.add_command(check)

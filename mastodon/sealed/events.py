@@ -259,6 +259,29 @@ OPENS: frozenset[int] = frozenset().union(*CLOSES.values())
 """Events that open a condition."""
 
 
+UNKNOWN = EventKind(_WARNING, _BOTH, "an event of a later release", "See the server's log, and update this program.")
+
+
+def known_code(code: int) -> EventCode | None:
+    """The code, None for a later release's."""
+    try:
+        return EventCode(code)
+    except ValueError:
+        return None
+
+
+def kind_of(code: int) -> EventKind:
+    """What an event means; a later release's too."""
+    known = known_code(code)
+    return UNKNOWN if known is None else EVENTS[known]
+
+
+def name_of(code: int) -> str:
+    """The event's name in the list."""
+    known = known_code(code)
+    return f"EVENT_{code}" if known is None else known.name
+
+
 def codes_for(audience: Audience) -> frozenset[int]:
     """The codes of events that are for an admin, or for the operator."""
     return frozenset(int(code) for code, kind in EVENTS.items() if kind.audience in (audience, Audience.BOTH))
