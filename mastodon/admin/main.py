@@ -27,6 +27,7 @@ from mastodon.admin.machine_split import machine_split
 from mastodon.admin.machine_state import machine_disable, machine_enable
 from mastodon.admin.machine_watch import machine_watch
 from mastodon.admin.notify import notify
+from mastodon.admin.quota import quota
 from mastodon.admin.restore import restore
 from mastodon.admin.snapshots import snapshots
 from mastodon.admin.snooze import snooze
@@ -61,7 +62,7 @@ machine.add_command(machine_enable)
 machine.add_command(machine_watch)
 for command in (init, connect, certificate, snapshots, ls, find, restore, download):
     cli.add_command(command)
-for command in (status, events, ack, snooze, notify, audit):
+for command in (status, events, ack, snooze, notify, quota, audit):
     cli.add_command(command)
 
 

@@ -441,6 +441,9 @@ class Catalogue(Protocol):
     def holdings(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[dict[bytes, Holding]]:
         """What machines have here: a tenant's, or one; None: all."""
 
+    def growth(self, since_ns: int) -> Deferred[list[tuple[bytes, int, int]]]:
+        """The bytes of packs that each machine stored on each day (UTC, since 1970), from a time on."""
+
     def tenant_holdings(self, tenant: bytes | None = None) -> Deferred[list[TenantHolding]]:
         """What tenants have here, by name; None: all."""
 

@@ -236,6 +236,9 @@ class SqliteCatalogue:
     def holdings(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[dict[bytes, Holding]]:
         return self._read(WATCH, sqlite_status.holdings, tenant, machine)
 
+    def growth(self, since_ns: int) -> Deferred[list[tuple[bytes, int, int]]]:
+        return self._read(OTHERS, sqlite_status.growth, since_ns)
+
     def tenant_holdings(self, tenant: bytes | None = None) -> Deferred[list[TenantHolding]]:
         return self._read(WATCH, sqlite_status.tenant_holdings, tenant)
 

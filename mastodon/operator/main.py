@@ -17,6 +17,8 @@ from mastodon.operator.limit_total import limit_total
 from mastodon.operator.machine_list import machine_list
 from mastodon.operator.machine_state import machine_disable, machine_enable
 from mastodon.operator.notify import notify
+from mastodon.operator.quota_set import quota_admin, quota_machine
+from mastodon.operator.quota_show import quota_show
 from mastodon.operator.reach import USUAL_CONFIG
 from mastodon.operator.rebuild import rebuild
 from mastodon.operator.recovery import spool_recovery
@@ -55,6 +57,11 @@ def spool() -> None:
 
 
 @main.group()
+def quota() -> None:
+    """How many bytes admins and machines may keep."""
+
+
+@main.group()
 def limit() -> None:
     """How many bytes a second agents may send."""
 
@@ -74,6 +81,9 @@ machine.add_command(machine_enable)
 spool.add_command(spool_add)
 spool.add_command(spool_list)
 spool.add_command(spool_recovery)
+quota.add_command(quota_show)
+quota.add_command(quota_admin)
+quota.add_command(quota_machine)
 limit.add_command(limit_show)
 limit.add_command(limit_total)
 limit.add_command(limit_machine)
