@@ -38,7 +38,7 @@ def final(reason: RemoteError) -> Exception:
             "ask your admin (mastodon-admin machine enable)"
         )
     if reason.code is ErrorCode.QUOTA:
-        return ServerRefused(f"the quota is used up, nothing was deleted: {reason.text}")
+        return ServerRefused(f"no quota is left, nothing was deleted: {reason.text}")
     return ServerRefused(f"the server refuses: {reason.text}")
 
 

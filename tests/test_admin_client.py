@@ -207,7 +207,7 @@ class HomeTests(AdminCase):
         self.backed_up()
         self.assertIn("web01 is disabled", self.admin("machine", "disable", "web01"))
         self.assertEqual(json.loads(self.admin("machine", "list", "--json"))["state"], "disabled")
-        self.assertEqual(len(self.admin("snapshots", "web01").splitlines()), 2)
+        self.assertEqual(len(self.admin("snapshots", "web01", "-q").splitlines()), 2)
         self.admin("machine", "enable", "web01")
         self.assertEqual(json.loads(self.admin("machine", "list", "--json"))["state"], "active")
         self.assertIn("no machine 'web02'", self.admin("machine", "disable", "web02", code=2))

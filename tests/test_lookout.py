@@ -303,6 +303,23 @@ class SpoolRoomTests(LookoutCase):
         spool.offline = ""
 
 
+class LockedTests(LookoutCase):
+    """A store whose ledger waits for the operator's word."""
+
+    def test_nothing_is_judged(self) -> None:
+        """Nothing is looked at while nothing could be told of it: the next start finds it all."""
+        self.wait(self.lookout.stop())
+        self.store.pair_watchers.clear()
+        self.machine.new_pair()
+        self.wait(self.store.add_pair(self.machine.id, self.machine.pair_record, self.machine.envelope, self.epoch))
+        self.store.locked = "nobody vouches for the ledger"
+        self.look_out()
+        self.assertEqual(self.told(), [])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
+        self.restart()
+        self.assertEqual(self.codes(), [EventCode.NEW_PAIR])
+
+
 class PureTests(SynchronousTestCase):
     """Rules alone."""
 

@@ -4,7 +4,9 @@ import shutil
 from itertools import count
 from unittest import mock
 
-from mastodon.daemon.errors import NotFound, StoreError
+from twisted.internet.defer import Deferred, fail
+
+from mastodon.daemon.errors import NotFound, StoreError, Unavailable
 from mastodon.daemon.events import EventCode
 from mastodon.daemon.spools import SpoolMemory
 from mastodon.host.durable import DiskError
@@ -12,6 +14,9 @@ from mastodon.host.spool_layout import read_marker
 from mastodon.restore.errors import WentBack
 from mastodon.restore.memory import Memory
 from mastodon.sealed.enrolment import Enrolment
+from mastodon.sealed.jump import QUIET
+from mastodon.sealed.ledger import LedgerEntry
+from mastodon.sealed.ledger_entries import EntryBody, SnapshotCommitted
 from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.sealed.snapshot import Notice, SnapshotStatus
 from mastodon.sealed.statement import StatementVerb
@@ -58,6 +63,24 @@ class TimeTravelTests(StoreAgentCase):
             for path in self.setting.state.glob("catalogue.sqlite*"):
                 path.unlink()
             self.start_again()
+        self.assertEqual(self.told(), [TRAVEL])
+
+    def test_told_once_when_the_server_dies_at_it(self):
+        """A server that dies between the event and its snapshot tells it once: the agent comes again."""
+        self.run_agent("one")
+        self.copy_machine("old")
+        self.run_agent("two")
+        self.put_back("old")
+        commits = self.store._ready().commits
+        append = commits._ledger.append
+
+        def dies(body: EntryBody) -> "Deferred[LedgerEntry]":
+            return fail(Unavailable("killed")) if isinstance(body, SnapshotCommitted) else append(body)
+
+        with mock.patch.object(commits._ledger, "append", dies):
+            self.assertRaises(Unavailable, self.run_agent, "three")
+        self.restart()
+        self.assertEqual(self.run_agent("three"), 3)
         self.assertEqual(self.told(), [TRAVEL])
 
     def test_lost_answer(self):
@@ -170,6 +193,24 @@ class SplitTests(StoreAgentCase):
         session = self.look()
         contents = [self.restored(number, session) for number in range(1, 8)]
         self.assertEqual(contents, ["common", "a", "b", "a", "b", "a alone", "a still"])
+
+    def test_copy_that_comes_no_more(self):
+        """A fork whose other side is simply gone is over after a quiet time; that is told once."""
+        self.run_agent("common")
+        self.copy_machine("b")
+        self.run_agent("a")
+        self.copy_machine("a")
+        self.put_back("b")
+        self.run_agent("b")
+        self.put_back("a")
+        self.run_agent("a again")
+        self.assertEqual(self.told(), [TRAVEL, CLONE])
+        for number in range(QUIET):
+            self.run_agent(f"a alone {number}")
+        self.assertEqual(self.told(), [TRAVEL, CLONE])
+        for number in range(2):
+            self.run_agent(f"a still {number}")
+        self.assertEqual(self.told(), [TRAVEL, CLONE, EventCode.SPLIT])
 
     def test_promise_p6_foreign_origin(self):
         """To split from another admin's machine is refused as from one that does not exist, and tells nobody."""

@@ -8,9 +8,10 @@ import click
 from mastodon.admin.office import Office
 from mastodon.admin.options import office_command, output_options
 from mastodon.host.certificates import pin_text
+from mastodon.host.sizes import show_blobs
 from mastodon.restore.actions import Output
 from mastodon.restore.history import parse_time, show_time
-from mastodon.restore.present import show_size, to_json
+from mastodon.restore.present import to_json
 from mastodon.wire.read_messages import ReadItem
 
 USUAL_DAYS = 30
@@ -59,6 +60,6 @@ def read_fields(item: ReadItem, name: str) -> dict[str, Any]:
 def read_line(fields: dict[str, Any]) -> str:
     """An entry for people."""
     name = fields["name"] or fields["machine"][:16]
-    much = f"{fields['blobs']} blobs, {show_size(fields['bytes'])}" if fields["blobs"] else "records only"
+    much = show_blobs(fields["blobs"], fields["bytes"]) if fields["blobs"] else "records only"
     until = show_time(fields["time_ns"])[11:19] if fields["written"] else "now"
     return f"{show_time(fields['since_ns'])[:19]} - {until}  {name:20} {fields['label']:16} {fields['pin']}  {much}"

@@ -10,10 +10,12 @@ from pathlib import Path
 import click
 
 from mastodon import __version__
+from mastodon.admin.ack import ack
 from mastodon.admin.audit import audit
 from mastodon.admin.certificate import certificate
 from mastodon.admin.connect import connect
 from mastodon.admin.download import download
+from mastodon.admin.events import events
 from mastodon.admin.find import find
 from mastodon.admin.home import HOME_VARIABLE, default_home
 from mastodon.admin.init import init
@@ -24,8 +26,12 @@ from mastodon.admin.machine_show import machine_show
 from mastodon.admin.machine_split import machine_split
 from mastodon.admin.machine_state import machine_disable, machine_enable
 from mastodon.admin.machine_watch import machine_watch
+from mastodon.admin.notify import notify
+from mastodon.admin.quota import quota
 from mastodon.admin.restore import restore
 from mastodon.admin.snapshots import snapshots
+from mastodon.admin.snooze import snooze
+from mastodon.admin.status import status
 from mastodon.restore.edge import guarded, leave
 
 PROGRAM = "mastodon-admin"
@@ -54,7 +60,9 @@ machine.add_command(machine_split)
 machine.add_command(machine_disable)
 machine.add_command(machine_enable)
 machine.add_command(machine_watch)
-for command in (init, connect, certificate, snapshots, ls, find, restore, download, audit):
+for command in (init, connect, certificate, snapshots, ls, find, restore, download):
+    cli.add_command(command)
+for command in (status, events, ack, snooze, notify, quota, audit):
     cli.add_command(command)
 
 

@@ -266,6 +266,16 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a snapshot's memory means (sealed/jump.py): a jump, whether somebody has to be told of it; or that no second
+    copy of its machine has come for so long that there is none any more."""
+
+    jump: Jump | None = None
+    is_news: bool = False
+    ends_fork: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ReadRow:
     """What a client read of a machine between two times; ``sequence`` is the entry's (0: not written yet)."""
 
@@ -348,8 +358,8 @@ class Catalogue(Protocol):
         """The snapshot with that record hash, and how many were committed in that time: what lies behind its end is of
         a clock that was set back since."""
 
-    def judge(self, machine: bytes, snapshot: SnapshotRecord) -> Deferred[tuple[Jump | None, bool]]:
-        """What the next snapshot's memory means (sealed/jump.py), and whether somebody has to be told."""
+    def judge(self, machine: bytes, snapshot: SnapshotRecord) -> Deferred[Judgement]:
+        """What the next snapshot's memory means."""
 
     def pair(self, machine: bytes, pair: bytes, since_ns: int, until_ns: int) -> Deferred[PairRow]: ...
 
@@ -430,6 +440,9 @@ class Catalogue(Protocol):
 
     def holdings(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[dict[bytes, Holding]]:
         """What machines have here: a tenant's, or one; None: all."""
+
+    def growth(self, since_ns: int) -> Deferred[list[tuple[bytes, int, int]]]:
+        """The bytes of packs that each machine stored on each day (UTC, since 1970), from a time on."""
 
     def tenant_holdings(self, tenant: bytes | None = None) -> Deferred[list[TenantHolding]]:
         """What tenants have here, by name; None: all."""

@@ -36,6 +36,7 @@ from mastodon.catalogue.interface import (
     DayOfPacks,
     EventRow,
     Holding,
+    Judgement,
     ListedEvent,
     ListedPair,
     MachineRow,
@@ -53,7 +54,6 @@ from mastodon.catalogue.interface import (
 from mastodon.catalogue.lane import Lane, Mainland
 from mastodon.catalogue.sqlite_measures import SqliteMeasures
 from mastodon.sealed.events import EventCode
-from mastodon.sealed.jump import Jump
 from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.pack import Pack
 from mastodon.sealed.snapshot import SnapshotRecord
@@ -146,7 +146,7 @@ class SqliteCatalogue:
     ) -> Deferred[tuple[Committed | None, int]]:
         return self._read(machine, sqlite_queries.committed, machine, hash, since_ns, until_ns)
 
-    def judge(self, machine: bytes, snapshot: SnapshotRecord) -> Deferred[tuple[Jump | None, bool]]:
+    def judge(self, machine: bytes, snapshot: SnapshotRecord) -> Deferred[Judgement]:
         return self._read(machine, sqlite_histories.judge_next, machine, snapshot)
 
     def pair(self, machine: bytes, pair: bytes, since_ns: int, until_ns: int) -> Deferred[PairRow]:
@@ -235,6 +235,9 @@ class SqliteCatalogue:
 
     def holdings(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[dict[bytes, Holding]]:
         return self._read(WATCH, sqlite_status.holdings, tenant, machine)
+
+    def growth(self, since_ns: int) -> Deferred[list[tuple[bytes, int, int]]]:
+        return self._read(OTHERS, sqlite_status.growth, since_ns)
 
     def tenant_holdings(self, tenant: bytes | None = None) -> Deferred[list[TenantHolding]]:
         return self._read(WATCH, sqlite_status.tenant_holdings, tenant)

@@ -63,8 +63,7 @@ def add_pack(db: sqlite3.Connection, stored: StoredPack) -> tuple[bytes, ...]:
         ],
     )
     db.execute(
-        "UPDATE machines SET kept_bytes = kept_bytes + ?, seen_ns = max(seen_ns, ?) WHERE number = ?",
-        (stored.size, stored.received_ns, machine),
+        "UPDATE machines SET seen_ns = max(seen_ns, ?) WHERE number = ?", (stored.received_ns, machine)
     )
     _add_place(db, number, stored)
     return tuple(one for one in headers if one in strange)
@@ -91,16 +90,16 @@ def _set_lost(db: sqlite3.Connection, spool: bytes, day: str, pack: int, lost: b
     if not changed:
         return
     step = -1 if lost else 1
-    (copies,) = db.execute(
-        "UPDATE packs SET copies = copies + ? WHERE number = ? RETURNING copies", (step, pack)
+    copies, machine, size = db.execute(
+        "UPDATE packs SET copies = copies + ? WHERE number = ? RETURNING copies, machine, size", (step, pack)
     ).fetchone()
     if copies != (0 if lost else 1):
         return
+    db.execute("UPDATE machines SET kept_bytes = kept_bytes + ? WHERE number = ?", (step * size, machine))
     per_pair = db.execute("SELECT pair, count(*) FROM sealings WHERE pack = ? GROUP BY pair", (pack,)).fetchall()
     db.executemany("UPDATE pairs SET blobs = blobs + ? WHERE number = ?", [(step * n, pair) for pair, n in per_pair])
     if lost:
         # Which pages lead to the lost blobs would take a walk upwards; the next commit walks down anyway.
-        (machine,) = db.execute("SELECT machine FROM packs WHERE number = ?", (pack,)).fetchone()
         db.execute("UPDATE blobs SET closed = 0 WHERE machine = ? AND closed = 1", (machine,))
         db.execute("UPDATE machines SET closure = closure + 1 WHERE number = ?", (machine,))
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from mastodon.catalogue.interface import Tenant
 from mastodon.daemon.errors import NotAllowed, NotFound, Refused
+from mastodon.daemon.quota_commands import quota_show
 from mastodon.daemon.store import OPERATOR, Store
+from mastodon.daemon.telling_commands import events, notify
 from mastodon.daemon.watch_commands import policy_set, watch_show
 from mastodon.sealed.ledger_entries import MachineState, Role
 
@@ -141,10 +143,13 @@ COMMANDS: dict[str, Callable[[Store, Arguments], Awaitable[Any]]] = {
     "admin add-certificate": _add_certificate,
     "machine list": _list_machines,
     "machine state": _set_machine_state,
+    "quota show": quota_show,
     "spool list": _list_spools,
     "limit show": _limits,
     "limit set": _set_limit,
     "audit": _audit,
     "watch show": watch_show,
     "policy set": policy_set,
+    "events": events,
+    "notify": notify,
 }

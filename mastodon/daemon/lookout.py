@@ -53,7 +53,10 @@ class Lookout(Heard):
             loop.clock = clock
 
     def start(self) -> None:
-        """Tell what was not when the daemon stopped, and look around from now on."""
+        """Tell what was not when the daemon stopped, and look around from now on; not while the store is locked, since
+        nothing can be told then."""
+        if self._store.locked:
+            return
         self._store.committed_watchers.append(self.usual.committed)
         self._store.pair_watchers.append(self.paired)
         self._begin(self._new_pairs.tell())

@@ -16,6 +16,7 @@ from mastodon.catalogue.interface import Catalogue
 from mastodon.catalogue.sqlite import SqliteCatalogue, remove_files
 from mastodon.daemon.acks import InThread
 from mastodon.daemon.commits import Commits
+from mastodon.daemon.edges import Edges
 from mastodon.daemon.events import EventCode
 from mastodon.daemon.execute import Authority
 from mastodon.daemon.followers import Followers
@@ -23,6 +24,8 @@ from mastodon.daemon.heads import HeadsFile
 from mastodon.daemon.intake import Intake, Record
 from mastodon.daemon.ledger_writer import LedgerWriter
 from mastodon.daemon.opening import CATALOGUE, OpenedLedger, compare_all, open_catalogue
+from mastodon.daemon.quota_edges import QuotaEdges
+from mastodon.daemon.quotas import Quotas
 from mastodon.daemon.reads import ReadLog
 from mastodon.daemon.served import ServedTime
 from mastodon.daemon.spool import Spool
@@ -66,11 +69,13 @@ class Opened:
     authority: Authority
     watching: Watching
     reads: ReadLog
+    quotas: Quotas
 
     async def close(self) -> None:
         """Look no more, remember the head, let go of the files."""
         await self.watching.stop()
         await self.reads.stop()
+        await self.quotas.settled()
         await self.ledger.stop()
         await self.catalogue.close()
 
@@ -100,7 +105,10 @@ async def open_parts(around: Surroundings, found: OpenedLedger) -> Opened:
         catalogue, authority.policies, ServedTime(around.state, around.disk), around.tell, around.in_thread,
         around.seen, around.is_serving,
     )  # fmt: skip
-    opened = Opened(catalogue, ledger, intake, commits, authority, watching, ReadLog(catalogue, ledger, around.now_ns))
+    edges = QuotaEdges(catalogue, Edges(catalogue, around.tell, around.now_ns), around.now_ns)
+    quotas = Quotas(catalogue, authority.policies, edges, around.now_ns, around.followers)
+    reads = ReadLog(catalogue, ledger, around.now_ns)
+    opened = Opened(catalogue, ledger, intake, commits, authority, watching, reads, quotas)
     try:
         await ledger.open(found.head, last_ns)
     except BaseException:

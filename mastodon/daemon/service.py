@@ -18,6 +18,7 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python import usage
 
+from mastodon.catalogue.interface import CatalogueError
 from mastodon.daemon.append_port import AppendPort
 from mastodon.daemon.config import Config, ConfigError, ListenConfig, load_config
 from mastodon.daemon.control import ControlPort
@@ -38,6 +39,8 @@ from mastodon.daemon.tls import Limits, append_context, listen_tls, restore_cont
 from mastodon.host.certificates import CertificateError, Identity, load_identity
 
 DRAIN_S = 5.0
+FORESEEN = (StoreError, CatalogueError, OSError, ConfigError)
+"""Why a start may fail, each told in a line."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -192,7 +195,7 @@ class MastodonService(Service):
     def _cannot_start(self, failure: Any) -> None:
         if failure.check(StoppedEarly):
             self.log.info("{reason}", reason=str(failure.value))
-        elif failure.check(StoreError, OSError, ConfigError) or failure.type.__name__ == "CannotListenError":
+        elif failure.check(*FORESEEN) or failure.type.__name__ == "CannotListenError":
             self.log.critical("cannot start: {reason}", reason=str(failure.value))
         else:
             self.log.failure("cannot start", failure)

@@ -50,6 +50,7 @@ from mastodon.daemon.opening import (
 )
 from mastodon.daemon.pack_receiver import PackReceiver
 from mastodon.daemon.policies import Changes
+from mastodon.daemon.quotas import Quotas
 from mastodon.daemon.rates import RATE, RateSettings, rate_value
 from mastodon.daemon.reads import ReadLog
 from mastodon.daemon.spool import Spool
@@ -164,6 +165,7 @@ class Store:
         )  # fmt: skip
         self._opened = await open_parts(around, found)
         await reconcile(around, self._opened, found)
+        await self._opened.quotas.start()
         self.rates.follow(await self._opened.catalogue.settings(RATE))
 
     def stop(self) -> "Deferred[None]":
@@ -222,10 +224,11 @@ class Store:
 
     def begin_pack(self, machine: bytes, epoch: int) -> PackReceiver:
         """Begin to receive a pack."""
-        intake = self._ready().intake
+        opened = self._ready()
         self._names += 1
         name = f"{self._names}-{self._random(8).hex()}.pack"
-        return PackReceiver(intake, machine, name, self._demand_current(machine, epoch))
+        hold = opened.quotas.hold(machine)
+        return PackReceiver(opened.intake, machine, name, self._demand_current(machine, epoch), hold)
 
     def add_pair(self, machine: bytes, record: bytes, envelope: bytes, epoch: int) -> "Deferred[bytes]":
         """Take a pair record and its envelope; fires with the record hash when they are durable."""
@@ -410,6 +413,10 @@ class Store:
     def list_machines(self) -> "Deferred[list[MachineRow]]":
         """All machines."""
         return self._do(self._ready().catalogue.machines(None)).addCallback(self._with_seen)
+
+    def quotas(self) -> Quotas:
+        """What admins and machines may keep, and do."""
+        return self._ready().quotas
 
     def set_machine_state(self, machine: bytes, state: MachineState) -> "Deferred[None]":
         """Disable or enable a machine; a session that is open ends at once."""

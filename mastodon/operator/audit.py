@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from mastodon.host.certificates import pin_text
-from mastodon.host.sizes import show_size
+from mastodon.host.sizes import show_blobs
 from mastodon.operator.reach import ask, configuration
 
 USUAL_DAYS = 30
@@ -39,6 +39,6 @@ def audit(context: click.Context, admin: str, days: int, as_json: bool) -> None:
 def _line(row: dict[str, Any]) -> str:
     when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row["since_ns"] // 10**9))
     until = time.strftime("%H:%M:%S", time.localtime(row["time_ns"] // 10**9)) if row["sequence"] else "now"
-    much = f"{row['blobs']} blobs, {show_size(row['bytes'])}" if row["blobs"] else "records only"
+    much = show_blobs(row["blobs"], row["bytes"]) if row["blobs"] else "records only"
     who = f"{row['label']} {pin_text(bytes.fromhex(row['pin']))}"
     return f"{when} - {until}  {row['admin']:12} {row['machine'][:16]}  {who}  {much}"

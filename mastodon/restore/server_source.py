@@ -42,6 +42,15 @@ from mastodon.wire.restore_messages import (
     WhoItem,
     WhoRequest,
 )
+from mastodon.wire.status_messages import ServerStatusItem, StatusItem, StatusRequest
+from mastodon.wire.telling_messages import (
+    EVENTS_LIMIT,
+    AcknowledgeRequest,
+    ChannelItem,
+    EventItem,
+    EventsRequest,
+    NotifyRequest,
+)
 
 TRIES = 6
 LONGEST_PAUSE_S = 60
@@ -125,6 +134,15 @@ class ServerSource:
         """The tenant's machines as the server knows them."""
         return [item for item in self._items(MachinesRequest) if isinstance(item, MachineItem)]
 
+    def status(self) -> tuple[ServerStatusItem, Sequence[StatusItem]]:
+        """How the server and the tenant's machines do."""
+        items = self._items(StatusRequest, b"")
+        servers = [item for item in items if isinstance(item, ServerStatusItem)]
+        machines = {item.machine: item for item in items if isinstance(item, StatusItem)}
+        if len(servers) != 1 or len(machines) != len(items) - 1:
+            raise ProtocolBroken("the server's status is not whole, or names a machine twice")
+        return servers[0], list(machines.values())
+
     def certificates(self) -> Sequence[CertificateItem]:
         """The tenant's registered client keys."""
         return [item for item in self._items(CertificatesRequest) if isinstance(item, CertificateItem)]
@@ -137,6 +155,25 @@ class ServerSource:
     def state(self, statement: bytes, attachment: bytes = b"") -> None:
         """Have the server do what a statement says. Raises Refused."""
         self._items(StateRequest, statement, attachment)
+
+    def events(self, machine: bytes, after: int, since_ns: int) -> Sequence[EventItem]:
+        """The admin's events about a machine or (b"") all, behind a sequence and not older than a time."""
+        found: list[EventItem] = []
+        while True:
+            items = self._items(EventsRequest, machine, after, since_ns, EVENTS_LIMIT)
+            page = [item for item in items if isinstance(item, EventItem) and item.sequence > after]
+            found += page
+            if len(page) < EVENTS_LIMIT:
+                return found
+            after = page[-1].sequence
+
+    def acknowledge(self, events: Sequence[int]) -> None:
+        """Say that these events are known. Raises NotThere."""
+        self._items(AcknowledgeRequest, tuple(events))
+
+    def told(self, test: bool) -> Sequence[ChannelItem]:
+        """Where the admin is told; each address is sent a test first, where asked."""
+        return [item for item in self._items(NotifyRequest, int(test)) if isinstance(item, ChannelItem)]
 
     def pairs(self, machine: bytes, first: int, limit: int) -> Sequence[ListedPair]:
         """The names of a machine's pairs with a number of at least ``first``, in order, at most ``limit``."""

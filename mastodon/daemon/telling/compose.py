@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 
 from mastodon.catalogue.interface import Condition, EventRow
 from mastodon.daemon.telling.channel import Channel, ChannelKind, ChannelState, Place, Subject
-from mastodon.daemon.telling.letter import Letter, LetterKind, Line, is_closing, kind_of, known_code, lines_of
+from mastodon.daemon.telling.letter import Letter, LetterKind, Line, is_closing, lines_of
 from mastodon.sealed.addresses import mail_addresses, target
-from mastodon.sealed.events import CLOSES, OPENS, Audience, EventCode, Severity
+from mastodon.sealed.events import CLOSES, OPENS, Audience, EventCode, Severity, kind_of, known_code
 from mastodon.sealed.settings import MAIL, SNOOZE, SNOOZE_MOST_NS, WEBHOOK, Settings
 
 SECOND_NS = 10**9
@@ -104,9 +104,7 @@ class Rules:
         return frozenset(place for place in self.snoozed() if not channel.tenant or place[0] in (b"", channel.tenant))
 
 
-def alert(
-    channel: Channel, state: ChannelState, rules: Rules, events: Sequence[EventRow], reached: int
-) -> Decision:
+def alert(channel: Channel, state: ChannelState, rules: Rules, events: Sequence[EventRow], reached: int) -> Decision:
     """What of these events is to be told, and whether now; they are all behind the position, up to ``reached``."""
     snoozed, now_ns = rules.snoozed(), rules.now_ns
     leaving = bool(state.until)
@@ -129,9 +127,7 @@ def alert(
     letter = _letter(channel, LetterKind.ALERT, tellable[-1].sequence, now_ns, lines=lines, more=more)
     sent = (*_recent_times(state.sent, now_ns), now_ns)
     reached = max(state.position, reached)
-    return Decision(
-        replace(state, position=reached, letter=letter, sent=sent, caused=caused, told=_bounded(told))
-    )
+    return Decision(replace(state, position=reached, letter=letter, sent=sent, caused=caused, told=_bounded(told)))
 
 
 def still(
