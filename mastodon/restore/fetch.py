@@ -66,8 +66,8 @@ class Fetcher:
 
     def step(self, *, more_to_come: bool = False) -> bool:
         """Ask for what is needed, and take what came next; False where nothing is to come. While there is
-        ``more_to_come``, only whole batches are asked for, but for a worker that has nothing before it: the next pages may
-        need the same blobs."""
+        ``more_to_come``, only whole batches are asked for, since the next pages may need the same blobs; but for a
+        worker that has nothing before it whatever there is."""
         while len(self._asked) < BATCHES_AHEAD and self._ask_batch(least=BATCH_BYTES if more_to_come else 0):
             pass
         if not self._asked:
