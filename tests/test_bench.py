@@ -269,6 +269,14 @@ class CommandTests(SynchronousTestCase):
         *_, row = self.bench("checkins", "--machines", 40, "--seconds", 2).splitlines()
         self.assertEqual([cell.strip() for cell in row.split("|")[1:4]], ["40", "2", "0"])
 
+    @long_test(share=True)
+    def test_status(self) -> None:
+        """Each way of asking has its figures."""
+        text = self.bench("status", "--machines", 3, "--snapshots", 6, "--times", 2)
+        rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+        self.assertEqual(len(rows), 6)
+        self.assertIn("3 machines, 6 snapshots", text)
+
     @long_test(share=False)
     def test_curves(self) -> None:
         """A row for each size of each curve, beyond an hour's snapshots too."""

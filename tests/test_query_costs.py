@@ -7,7 +7,7 @@ from importlib import resources
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mastodon.catalogue import sqlite_measures, sqlite_packs
+from mastodon.catalogue import sqlite_events, sqlite_measures, sqlite_packs, sqlite_status
 from mastodon.catalogue.measures import LastOfDay
 
 SPOOL = b"s" * 16
@@ -80,6 +80,39 @@ class QueryCostsTests(SynchronousTestCase):
     def test_promise_p12_measuring_costs_what_was_sent(self) -> None:
         """What a machine sent in a day, and how large its blobs are, is found at the same cost among many packs."""
         self.assertLess(self.measuring(400), 2 * self.measuring(4))
+
+    def asking_how_all_are(self, snapshots: int) -> int:
+        db = sqlite3.connect(":memory:", isolation_level=None)
+        schemas = (one for one in (resources.files("mastodon.catalogue") / "schema").iterdir() if one.is_file())
+        for schema in sorted(schemas, key=lambda one: one.name):
+            db.executescript(schema.read_text("utf-8"))
+        for number in range(1, 9):
+            db.execute(
+                "INSERT INTO machines (number, machine, tenant, public_key, handle, generation, enrolment, state) "
+                "VALUES (?,?,x'aa',x'',x'',0,x'',1)",
+                (number, bytes([number])),
+            )
+            db.executemany(
+                "INSERT INTO snapshots (machine, sequence, hash, status, root, record, time_ns, clock_trusted) "
+                "VALUES (?,?,x'',1,x'',x'',0,1)",
+                [(number, sequence) for sequence in range(snapshots)],
+            )
+            db.executemany(
+                "INSERT INTO events (code, tenant, machine, detail, time_ns) VALUES (18,x'aa',?,'',0)",
+                [(bytes([number]),)] * snapshots,
+            )
+
+        def ask() -> Sized:
+            sqlite_events.conditions(db, None, None)
+            sqlite_status.tenant_holdings(db, None)
+            self.assertEqual(len(sqlite_status.holdings(db, None, None)), 8)
+            return sqlite_events.watch_rows(db, None, None)
+
+        return self.steps(db, ask)
+
+    def test_promise_p12_status_costs_what_was_asked_for(self) -> None:
+        """How all machines are costs the same after a few snapshots and after many."""
+        self.assertLess(self.asking_how_all_are(500), 2 * self.asking_how_all_are(5))
 
     def test_promise_p12_locating_costs_what_was_asked_for(self) -> None:
         """Blobs are found at the same cost among a few packs and among many."""

@@ -3,11 +3,18 @@
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from bench.blocking_peers import TinyMachine
+from bench.tenant import Tenant
 from mastodon.catalogue.interface import Certificate, ReadRow
 from mastodon.daemon import reads
 from mastodon.daemon.events import EventCode
 from mastodon.daemon.reads import AT_ONCE, EACH, WINDOW_S
+from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.ledger_entries import Role
+from mastodon.wire.errors import ErrorCode
+from mastodon.wire.read_messages import ReadItem, ReadsRequest
+from mastodon.wire.restore_messages import FetchRequest, SnapshotsRequest
+from tests.running_server import ServerTestCase
 from tests.store_case import Admin, Machine, StoreCase
 
 
@@ -151,3 +158,45 @@ class ReadsTests(StoreCase):
         (waiting,) = self.rows()
         self.assertEqual((waiting.sequence, waiting.requests, waiting.blobs), (0, 1, 1))
         self.disk.before = lambda call, path: None
+
+
+class OverTheWireTests(ServerTestCase):
+    """A real daemon and a client that asks without end."""
+
+    def test_promise_p12_flood_of_fetches(self) -> Deferred[None]:
+        """Hundreds of requests by one certificate write two entries, the first one's event among them, at once; another
+        admin's machine is not found, and leaves no trace."""
+
+        async def attack() -> None:
+            store = self.server.running.store
+            other = Tenant("bob")
+            await store.add_admin("bob", other.request())
+            machine = await self.thread(lambda: self.server.new_machine(self.tenant))
+            blob = machine.blob(BlobKind.BUNDLE, [], b"content")
+            await self.thread(lambda: self.send(machine, blob))
+            before = store.head.sequence
+            rows = await self.thread(lambda: self.flood(other, machine, blob[0]))
+            self.assertEqual(store.head.sequence - before, 2)
+            self.assertEqual(([row.requests for row in rows], [row.blobs for row in rows]), ([1, 400], [1, 200]))
+            self.assertEqual({row.pin for row in rows}, {self.tenant.identity.pin})
+            self.assertEqual([bool(row.sequence) for row in rows], [True, False])
+
+        return Deferred.fromCoroutine(attack())
+
+    def send(self, machine: TinyMachine, blob: tuple[bytes, int, bytes]) -> None:
+        with self.server.append_peer() as append:
+            append.enter(machine.secret)
+            machine.send_pack(append, machine.pack([blob]))
+
+    def flood(self, other: Tenant, machine: TinyMachine, blob: bytes) -> list[ReadItem]:
+        """Ask again and again; what READS says then."""
+        id = machine.secret.machine_id
+        with self.server.restore_peer(other) as peer:
+            self.assertEqual(self.code(peer.ask(FetchRequest, id, blob)[-1]), ErrorCode.NOT_FOUND)
+            self.assertEqual(len(peer.ask(ReadsRequest, id, 0, 0, 1000)), 1)
+        with self.server.restore_peer(self.tenant) as peer:
+            self.assertTrue(peer.data(FetchRequest, id, blob)[0])
+            for _ in range(200):
+                peer.ask(FetchRequest, id, blob)
+                peer.ask(SnapshotsRequest, id, 0, 10)
+            return [item for item in peer.ask(ReadsRequest, b"", 0, 0, 1000) if isinstance(item, ReadItem)]

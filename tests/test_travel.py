@@ -4,7 +4,9 @@ import shutil
 from itertools import count
 from unittest import mock
 
-from mastodon.daemon.errors import NotFound, StoreError
+from twisted.internet.defer import Deferred, fail
+
+from mastodon.daemon.errors import NotFound, StoreError, Unavailable
 from mastodon.daemon.events import EventCode
 from mastodon.daemon.spools import SpoolMemory
 from mastodon.host.durable import DiskError
@@ -13,6 +15,8 @@ from mastodon.restore.errors import WentBack
 from mastodon.restore.memory import Memory
 from mastodon.sealed.enrolment import Enrolment
 from mastodon.sealed.jump import QUIET
+from mastodon.sealed.ledger import LedgerEntry
+from mastodon.sealed.ledger_entries import EntryBody, SnapshotCommitted
 from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.sealed.snapshot import Notice, SnapshotStatus
 from mastodon.sealed.statement import StatementVerb
@@ -59,6 +63,24 @@ class TimeTravelTests(StoreAgentCase):
             for path in self.setting.state.glob("catalogue.sqlite*"):
                 path.unlink()
             self.start_again()
+        self.assertEqual(self.told(), [TRAVEL])
+
+    def test_told_once_when_the_server_dies_at_it(self):
+        """A server that dies between the event and its snapshot tells it once: the agent comes again."""
+        self.run_agent("one")
+        self.copy_machine("old")
+        self.run_agent("two")
+        self.put_back("old")
+        commits = self.store._ready().commits
+        append = commits._ledger.append
+
+        def dies(body: EntryBody) -> "Deferred[LedgerEntry]":
+            return fail(Unavailable("killed")) if isinstance(body, SnapshotCommitted) else append(body)
+
+        with mock.patch.object(commits._ledger, "append", dies):
+            self.assertRaises(Unavailable, self.run_agent, "three")
+        self.restart()
+        self.assertEqual(self.run_agent("three"), 3)
         self.assertEqual(self.told(), [TRAVEL])
 
     def test_lost_answer(self):

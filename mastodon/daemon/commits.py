@@ -102,7 +102,7 @@ class Commits:
             events = await self._travels(machine, snapshot)
             demand_current()
             for code, detail in events:
-                # Before the snapshot: a crash between the two tells it twice rather than never.
+                # Before the snapshot: a crash between the two must not keep it from being told.
                 self._intake.record(code, machine, detail)
             entry = await self._ledger.append(SnapshotCommitted(record))
             return CommitResult(name, entry.time_ns, snapshot.status)
@@ -111,8 +111,10 @@ class Commits:
         """What is to be told of the machine's memory."""
         catalogue = self._intake.catalogue
         judged = await catalogue.judge(machine, snapshot)
-        if judged.jump is not None:
-            return [(CODES[judged.jump.kind], told(snapshot, judged.jump))] if judged.is_news else []
+        if judged.jump is not None and judged.is_news:
+            code, detail = CODES[judged.jump.kind], told(snapshot, judged.jump)
+            before = await catalogue.newest_event(code, b"", machine)
+            return [] if before is not None and before.detail == detail else [(code, detail)]
         if judged.ends_fork and any(one.code is EventCode.CLONE for one in await catalogue.conditions(None, machine)):
             return [(EventCode.SPLIT, FORK_OVER)]
         return []

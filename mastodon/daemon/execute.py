@@ -100,11 +100,13 @@ class Authority:
             await self._ledger.append(MachineEnrolled(said.content, statement))
 
     async def _tell_split(self, tenant: bytes, origin: bytes, machine: bytes) -> None:
-        """Before the enrolment: a crash between the two tells it twice rather than never."""
+        """Before the enrolment: a crash between the two must not keep it from being told."""
         if await self._catalogue.owner(origin) != tenant:
             raise NotFound("no such machine to split from")
         detail = f"one side goes on as machine {machine.hex()}, the other as before"
-        await self._ledger.append(Event(int(EventCode.SPLIT), tenant, origin, detail))
+        before = await self._catalogue.newest_event(EventCode.SPLIT, tenant, origin)
+        if before is None or before.detail != detail:
+            await self._ledger.append(Event(int(EventCode.SPLIT), tenant, origin, detail))
 
     async def _swap_book(self, tenant: Tenant, said: Statement, statement: bytes, attachment: bytes) -> None:
         name = record_hash(attachment)

@@ -145,8 +145,10 @@ class ReadLog:
             self._fetched.add(asker.pin)
             return False
         detail = f"{asker.label or 'a certificate'} ({pin_text(asker.pin)}) fetches backups for the first time"
+        told = await self._catalogue.newest_event(EventCode.FIRST_RESTORE, asker.tenant, machine)
         try:
-            await self._ledger.append(Event(int(EventCode.FIRST_RESTORE), asker.tenant, machine, detail))
+            if told is None or told.detail != detail:  # else a crash came between the two
+                await self._ledger.append(Event(int(EventCode.FIRST_RESTORE), asker.tenant, machine, detail))
             await self._ledger.append(Reads(asker.pin, machine, blobs, content_bytes, 1, self._now_ns()))
         except Refused as refused:
             self.log.error("a first restore was not written ({reason}): {detail}", reason=str(refused), detail=detail)
