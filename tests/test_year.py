@@ -44,7 +44,7 @@ class YearTests(SynchronousTestCase):
     def check_machine(self, one: YearMachine, told: list[EventCode]) -> None:
         """What was due, in each stretch up to a complete snapshot, and nothing else."""
         self.assertEqual(told.count(EventCode.TIME_TRAVEL), one.travels, one.name)
-        weakened = bool(one.off[0]) + (one.interval > HOUR)
+        weakened = bool(one.switched) + (one.interval > HOUR)
         self.assertEqual(told.count(EventCode.WATCH_WEAKENED), weakened, one.name)
         left = [code for code in told if code not in (EventCode.TIME_TRAVEL, EventCode.WATCH_WEAKENED)]
         due = one.due(self.year.served, self.year.end)

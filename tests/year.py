@@ -77,7 +77,7 @@ class Year:
         elif number == 1:
             one.seeded = 8.2 * DAY
         elif number == 2:
-            one.off = (0.4 * self.end, 0.4 * self.end + 2 * DAY)
+            one.off = [0.4 * self.end, 0.4 * self.end + 2 * DAY]
         elif number % 10 == 3:
             one.interval = DAY
         if number not in (2,) and one.interval == HOUR:
@@ -180,8 +180,10 @@ class Year:
     def run(self, one: YearMachine) -> None:
         """Cron starts the agent."""
         fault = one.fault(self.now)
-        if self.now < one.installed or fault in (Fault.DEAD, Fault.DEAD_SHORT) or one.off[0] <= self.now < one.off[1]:
+        if self.now < one.installed or fault in (Fault.DEAD, Fault.DEAD_SHORT):
             return
+        if len(one.switched) % 2:
+            return  # disabled: HELLO is answered as to a stranger
         epoch = self.store.machine_session(one.machine.id)
         if fault is Fault.LYING:
             ran = Ran.NOTHING
@@ -231,7 +233,7 @@ class Year:
     # The year
 
     def live(self) -> list[EventRow]:
-        """From the first of January to the end; gives all events of the ledger."""
+        """From the first day to the end; gives all events of the ledger."""
         self.serve()
         self.set_up()
         crashes = [(part * self.end, hours) for part, hours in self.calendar.crashes]
@@ -246,7 +248,7 @@ class Year:
                 while waiting[position][0] <= until:
                     at, number = waiting[position]
                     position += 1
-                    if at > self.now:
+                    if at >= self.now:  # while it was down they came in vain
                         self.now = at
                         self.is_full = self.is_at(self.calendar.full)
                         self.run(self.machines[number])
@@ -263,11 +265,11 @@ class Year:
 
     def _switch(self) -> None:
         for one in self.machines:
-            begin, end = one.off
-            if begin and begin <= self.now < begin + LOOK_S:
-                self.switch(one, StatementVerb.DISABLE_MACHINE)
-            elif end and end <= self.now < end + LOOK_S:
-                self.switch(one, StatementVerb.ENABLE_MACHINE)
+            if one.off and self.now >= one.off[0]:
+                one.off.pop(0)
+                one.switched.append(self.now)
+                enables = len(one.switched) % 2 == 0
+                self.switch(one, StatementVerb.ENABLE_MACHINE if enables else StatementVerb.DISABLE_MACHINE)
 
     def _events(self) -> list[EventRow]:
         found: list[EventRow] = []

@@ -18,7 +18,8 @@ from mastodon.sealed.snapshot import SnapshotStatus
 from tests.store_case import Machine
 
 BERLIN = ZoneInfo("Europe/Berlin")
-START = datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC)
+START = datetime.datetime(2027, 3, 24, tzinfo=datetime.UTC)
+"""A few days before the clocks go forward."""
 LOOK_S = 1800
 SLACK_S = 2 * LOOK_S
 """Between what is not late yet and what is late for certain, looks being where they are."""
@@ -78,8 +79,10 @@ class YearMachine:
     installed: float = 0
     seeded: float = 0
     faults: list[tuple[float, float, Fault]] = field(default_factory=list)
-    off: tuple[float, float] = (0, 0)
-    """Disabled by its admin."""
+    off: list[float] = field(default_factory=list)
+    """When its admin is to disable it, and to enable it again."""
+    switched: list[float] = field(default_factory=list)
+    """When that was done."""
     runs: list[tuple[float, Ran]] = field(default_factory=list)
     heads: list[bytes] = field(default_factory=list)
     travels: int = 0
@@ -124,7 +127,7 @@ class YearMachine:
             if ran not in (Ran.COMPLETE, Ran.ENABLED) and at < end:
                 stretch.append((at, ran))
                 continue
-            until = self.off[0] if ran is Ran.ENABLED else at
+            until = self.switched[0] if ran is Ran.ENABLED else at
             must, may = self._told(served, since, until, stretch, first)
             stretches.append((must, may, ran is Ran.COMPLETE))
             since, stretch, first = at, [], first and ran is not Ran.COMPLETE
