@@ -13,10 +13,11 @@ from mastodon.host.paths import Directory
 from mastodon.sealed.entry import EntryFlag
 from mastodon.sealed.snapshot import Reason
 from mastodon_agent.bundle import Bundler
+from mastodon_agent.draft import OldEntries
 from mastodon_agent.kept_entries import without_content
 from mastodon_agent.outcome import Note, Tally
 from mastodon_agent.outlet import Outlet
-from mastodon_agent.pages import ListingBuilder, OldEntries
+from mastodon_agent.pages import ListingBuilder
 from mastodon_agent.reader import LINKS
 from mastodon_agent.records import NO_ROW, Kind, Listed, unpack_listed
 from mastodon_agent.references import Base, Content

@@ -33,9 +33,12 @@ def final(reason: RemoteError) -> Exception:
     if reason.code is ErrorCode.DISPLACED:
         return ServerRefused("another run of this machine, or a clone of it, took the session over: run again later")
     if reason.code is ErrorCode.DISABLED:
-        return NoConnection("this machine is disabled on the server: ask your admin")
+        return NoConnection(
+            "this machine is disabled on the server, which takes nothing from it; what is stored there stays: "
+            "ask your admin (mastodon-admin machine enable)"
+        )
     if reason.code is ErrorCode.QUOTA:
-        return ServerRefused(f"the quota is used up, nothing was deleted: {reason.text}")
+        return ServerRefused(f"no quota is left, nothing was deleted: {reason.text}")
     return ServerRefused(f"the server refuses: {reason.text}")
 
 

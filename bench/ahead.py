@@ -1,4 +1,4 @@
-"""The daemon with a clock that is ahead: `python -m bench.ahead SECONDS --nodaemon --pidfile= mastodon --config FILE`.
+"""The daemon with a clock ahead: `python bench/ahead.py SECONDS --nodaemon --pidfile= mastodon --config FILE`.
 
 The daemon takes a bounded number of snapshots of a machine in an hour (protocol-spec.md §19). Measurements that need
 weeks of them start it anew, each time a day or an hour later by its clock. Its process alone lives ahead; agents and

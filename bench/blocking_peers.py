@@ -6,6 +6,7 @@ mastodon.restore.
 import socket
 import ssl
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -150,7 +151,7 @@ class AppendPeer(Peer):
         signature = sign_hello(secret.signing_key, self.greeting.nonce, self.pin, secret.machine_id, VERSION)
         values = {
             "version": VERSION, "machine": secret.machine_id, "signature": signature, "run_nonce": nonce,
-            "remembered_sequence": 0, "remembered_hash": b"", "time_ns": 1, "agent_version": "test",
+            "remembered_sequence": 0, "remembered_hash": b"", "time_ns": time.time_ns(), "agent_version": "test",
         }  # fmt: skip
         return Hello(**{**values, **changes})
 

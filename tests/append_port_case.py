@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mastodon.daemon.append_connection import AppendConnection
 from mastodon.daemon.append_port import AppendPort
+from mastodon.daemon.followers import Followers
 from mastodon.daemon.rates import RateSettings
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.sealed.ledger_entries import MachineState
@@ -26,6 +27,7 @@ class PortStore:
 
     def __init__(self) -> None:
         self.rates = RateSettings()
+        self.followers = Followers()
         self.keys: dict[bytes, bytes] = {}
 
     def account_of(self, machine: bytes) -> Any:
@@ -35,7 +37,10 @@ class PortStore:
             head_hash=b"", pair=b"", stored_blobs=0,
         )  # fmt: skip
 
-    def account(self, machine: bytes, proven: bool = True) -> Deferred[Any]:
+    def standing(self, machine: bytes) -> Deferred[Any]:
+        return self.account(machine)
+
+    def account(self, machine: bytes) -> Deferred[Any]:
         return succeed(self.account_of(machine))
 
     def machine_session(self, machine: bytes) -> int:

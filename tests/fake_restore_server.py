@@ -142,9 +142,9 @@ class FakeStream:
             for message in self._server.answer(decode_request(*frame)):
                 self._out += message.encode()
 
-    def receive(self) -> bytes:
+    def receive_pieces(self) -> list[bytes]:
         data, self._out = bytes(self._out[:1_000_003]), self._out[1_000_003:]
-        return data
+        return [data] if data else []
 
     def close(self) -> None:
         self._out.clear()

@@ -1,4 +1,4 @@
-"""Runs the suite, a process for each test module, as many at a time as there are cores: `python -m tests.parallel`.
+"""Runs the suite, a process for each test module, on all cores: `python -m tests.parallel`.
 
 Trial runs each module in a process, process group and directory of its own. A module that crashes, hangs or ends
 without trial's summary is a failure, shown with what it said; the others run nevertheless. Nothing that it started
@@ -42,6 +42,9 @@ PRELOADED = (cryptography.x509, hypothesis, twisted.trial.unittest, mastodon.hos
 LIMIT_S = 86_400 if WANTED is Extent.WHOLE else 480
 """For one module; when it is over, the stack of each thread is written and the process ends."""
 
+TRIAL = "trial"
+"""The directory of trial's own in a module's."""
+
 LONGEST = (
     "test_fault_rig", "test_faults", "test_crashes", "test_recovery_kit", "test_bench", "test_admin_client",
     "test_agent_state", "test_tree_round_trip",
@@ -78,13 +81,13 @@ class Running:
             output += f"\nended with status {status}\n"
             counted = Tally(counted.passed, max(1, counted.failed), counted.skipped)
         if not counted.failed:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.rmtree(self.folder / TRIAL, ignore_errors=True)
         return Ended(self.module, time.monotonic() - self.begun, counted, output)
 
 
 def log_of(folder: Path) -> Path:
-    """Where the output of a module goes, beside trial's directory for it."""
-    return folder.with_suffix(".log")
+    """Where the output of a module goes."""
+    return folder / "log"
 
 
 def modules_of(folder: Path) -> list[str]:
@@ -97,7 +100,6 @@ def modules_of(folder: Path) -> list[str]:
 def fork_module(module: str, folder: Path, temporary: Path, limit_s: float) -> int:
     """Starts trial with a module; the id of the process and of its group."""
     log = os.open(log_of(folder), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o666)
-    temporary.mkdir()
     sys.stdout.flush()
     if pid := os.fork():
         os.close(log)
@@ -121,7 +123,7 @@ def run_module(module: str, folder: Path, temporary: Path, limit_s: float) -> in
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)
     faulthandler.dump_traceback_later(limit_s, exit=True)
-    sys.argv = ["trial", f"--temp-directory={folder}", module]
+    sys.argv = ["trial", f"--temp-directory={folder / TRIAL}", module]
     try:
         trial.run()
     except SystemExit as end:
@@ -137,6 +139,9 @@ def kill_group(pid: int) -> None:
 def run_modules(modules: Sequence[str], folder: Path, temporary: Path, jobs: int, limit_s: float) -> Iterator[Ended]:
     """Each module as it ends."""
     waiting = list(enumerate(modules))
+    for number, _ in waiting:  # before anything runs: an agent's test notices when a directory above its tree changes
+        for top in (folder, temporary):
+            (top / str(number)).mkdir()
     running: dict[int, Running] = {}
     try:
         while waiting or running:
@@ -198,9 +203,9 @@ def interrupted(*_: object) -> NoReturn:
 
 
 def main() -> int:
-    """The whole suite."""
+    """The whole suite: one module more at a time than there are cores, since some wait for disks and clocks."""
     signal.signal(signal.SIGTERM, interrupted)
-    jobs = int(os.environ.get("MASTODON_JOBS") or len(os.sched_getaffinity(0)))
+    jobs = int(os.environ.get("MASTODON_JOBS") or len(os.sched_getaffinity(0)) + 1)
     return run(modules_of(Path(tests.__file__).parent), Path("_trial_temp"), jobs, LIMIT_S)
 
 

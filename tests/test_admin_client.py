@@ -193,11 +193,24 @@ class HomeTests(AdminCase):
         self.assertIn("refused", self.admin("snapshots", "web01", home=other, code=2))
         self.admin("certificate", "add", pin, "--label", "desk")
         self.admin("certificate", "add", pin, "--label", "desk")
-        self.assertEqual(len(self.admin("snapshots", "web01", home=other).splitlines()), 2)
+        self.assertEqual(len(self.admin("snapshots", "web01", "-q", home=other).splitlines()), 2)
         self.admin("certificate", "remove", pin)
         self.assertIn("refused", self.admin("snapshots", "web01", home=other, code=2))
         self.assertIn("for ever", self.admin("certificate", "add", pin, code=2))
         self.assertIn("is no pin", self.admin("certificate", "remove", "nonsense", code=2))
+        lines = [json.loads(line) for line in self.admin("certificate", "list", "--json").splitlines()]
+        self.assertEqual([(one["label"], one["role"], one["own"]) for one in lines], [("laptop", "admin", True)])
+
+    @in_thread
+    def test_machine_is_disabled(self):
+        """Disabled and enabled by name; the list shows it; a name that is not known is told."""
+        self.backed_up()
+        self.assertIn("web01 is disabled", self.admin("machine", "disable", "web01"))
+        self.assertEqual(json.loads(self.admin("machine", "list", "--json"))["state"], "disabled")
+        self.assertEqual(len(self.admin("snapshots", "web01", "-q").splitlines()), 2)
+        self.admin("machine", "enable", "web01")
+        self.assertEqual(json.loads(self.admin("machine", "list", "--json"))["state"], "active")
+        self.assertIn("no machine 'web02'", self.admin("machine", "disable", "web02", code=2))
 
     @in_thread
     def test_lost_laptop(self):

@@ -5,6 +5,7 @@ import random
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 from unittest import mock, skipUnless
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -26,14 +27,21 @@ SIZE = 1_200_000
 has_program = skipUnless(shutil.which("xdelta3"), "needs xdelta3: install the package xdelta3")
 
 
+def roomy() -> Any:
+    """A file system with room for bases, whatever the one is like that the tests run on."""
+    return mock.patch(
+        "mastodon_agent.base_cache.os.statvfs", return_value=mock.Mock(f_bavail=900, f_blocks=1000, f_frsize=1_000_000)
+    )
+
+
 class DeltaCase(AgentCase):
     """A file ``base.db`` that is worth a base; ``edit`` changes it in places."""
 
     def setUp(self) -> None:
         super().setUp()
-        smallest = mock.patch("mastodon_agent.delta.SMALLEST", 600_000)
-        smallest.start()
-        self.addCleanup(smallest.stop)
+        for patcher in (mock.patch("mastodon_agent.delta.SMALLEST", 600_000), roomy()):
+            patcher.start()
+            self.addCleanup(patcher.stop)
         self.random = random.Random(9)
         self.data = bytearray(self.random.randbytes(SIZE))
 
@@ -386,6 +394,9 @@ class CacheTests(SynchronousTestCase):
     """The cache alone."""
 
     def setUp(self) -> None:
+        room = roomy()
+        room.start()
+        self.addCleanup(room.stop)
         self.key = bytes(32)
         self.folder = self.mktemp()
         os.mkdir(self.folder)

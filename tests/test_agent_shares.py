@@ -27,6 +27,8 @@ from mastodon_agent.share import Share
 Entry = tuple[Key, bytes]
 """What a listing says of one name, and the row."""
 NAMES = (b"a", b"a-", b"a.d", b"aa", b"b", b"locked", b"broken", b"mounted", b"x.o", b"CACHEDIR.TAG")
+WORK = b"work-"
+"""How the directory that has the tree is called."""
 REAL_STAT, REAL_OPEN = os.stat, paths.open_directory
 
 
@@ -78,10 +80,13 @@ class Script:
 
 
 def stat_with_faults(name: Any, **where: Any) -> Any:
-    """os.stat, but that b"broken" fails, and b"mounted" is another file system."""
+    """os.stat, but that b"broken" fails, b"mounted" is another file system, and the directories above the tree, which
+    anybody may change meanwhile, stay as they were."""
     if name == b"broken" and faults.broken:
         raise OSError(5, "Input/output error")
     found = REAL_STAT(name, **where)
+    if "dir_fd" in where and name not in NAMES and not name.startswith(WORK):
+        return above.setdefault((name, found.st_dev, found.st_ino), found)
     if name != b"mounted":
         return found
     values = {one: getattr(found, one) for one in dir(found) if one.startswith("st_")}
@@ -96,6 +101,7 @@ def open_with_faults(parent_fd: int, name: bytes) -> int:
 
 
 faults = SimpleNamespace(broken=False, locked=False)
+above: dict[tuple[bytes, int, int], os.stat_result] = {}
 
 
 def paths_of(depth: int) -> st.SearchStrategy[tuple[bytes, ...]]:
@@ -157,7 +163,7 @@ class SameAsOneScanTests(ShareCase):
         """The shares' scripts, one behind the other, are the script of one scan, and both sides of each seam agree:
         under additions, removals, files turned directories and back, excludes, caches, mounts, several roots,
         directories that cannot be entered and names that cannot be looked at."""
-        work = os.fsencode(tempfile.mkdtemp())
+        work = os.fsencode(tempfile.mkdtemp(prefix=WORK.decode()))
         self.addCleanup(shutil.rmtree, work, ignore_errors=True)
         for path in data.draw(st.lists(paths_of(4), max_size=14)):
             put(work, path, data.draw(st.booleans()))
@@ -195,7 +201,8 @@ class SeamTests(ShareCase):
 
     def setUp(self) -> None:
         super().setUp()
-        self.work = os.fsencode(os.path.abspath(self.mktemp()))
+        self.work = os.fsencode(tempfile.mkdtemp(prefix=WORK.decode()))
+        self.addCleanup(shutil.rmtree, self.work, ignore_errors=True)
         for name in (b"d/a", b"d/c", b"d/m/n"):
             put(self.work, tuple(name.split(b"/")), False)
         self.top = make_tree([resolve(self.work)])

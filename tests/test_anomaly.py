@@ -5,7 +5,8 @@ from random import Random
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from mastodon.daemon.anomaly import HISTORY, MINIMUM, STRETCH, Day, Finding, judge
+from mastodon.catalogue.measures import BackupDay as Day
+from mastodon.daemon.anomaly import HISTORY, MINIMUM, STRETCH, Finding, judge
 
 GIB = 1 << 30
 DAY_NS = 86400 * 10**9

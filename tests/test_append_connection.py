@@ -36,7 +36,7 @@ class SlowStore(PortStore):
         self.offers: list[Deferred[set[bytes]]] = []
         self.at_once = True
 
-    def account(self, machine: bytes, proven: bool = True) -> Deferred[Any]:
+    def account(self, machine: bytes) -> Deferred[Any]:
         if self.at_once:
             return super().account(machine)
         self.accounts.append(Deferred())

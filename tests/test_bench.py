@@ -203,6 +203,14 @@ class ClockTests(SynchronousTestCase):
         """It is ahead by what was asked for, whatever the clock behind it says."""
         self.assertEqual(ahead.later(lambda: 5, 3600)(), 3605)
 
+    def test_from_anywhere(self) -> None:
+        """The daemon in that world starts in whatever directory, without help from the path of modules."""
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        words = [sys.executable, "-P", ahead.__file__, "86400", "--version"]
+        done = subprocess.run(words, cwd="/", env=environment, capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("twistd", done.stdout)
+
 
 class CommandTests(SynchronousTestCase):
     """Each command once, small; their figures mean nothing here."""
@@ -260,6 +268,14 @@ class CommandTests(SynchronousTestCase):
         """Forty machines in two seconds: none is refused."""
         *_, row = self.bench("checkins", "--machines", 40, "--seconds", 2).splitlines()
         self.assertEqual([cell.strip() for cell in row.split("|")[1:4]], ["40", "2", "0"])
+
+    @long_test(share=True)
+    def test_status(self) -> None:
+        """Each way of asking has its figures."""
+        text = self.bench("status", "--machines", 3, "--snapshots", 6, "--times", 2)
+        rows = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+        self.assertEqual(len(rows), 6)
+        self.assertIn("3 machines, 6 snapshots", text)
 
     @long_test(share=False)
     def test_curves(self) -> None:

@@ -121,6 +121,13 @@ class CborTests(SynchronousTestCase):
 
             self.assertLess(peak_memory(decode), 1 << 20)
 
+    def test_maps_by_their_keys(self):
+        """Among many maps one with another key than the ascending 0 to 23 is found, also where it equals a good one."""
+        good = [{0: 1, 23: 2.5}, {}, {0: "x", 23: {}}]
+        cbor.check_maps(good)
+        for bad in ({False: 1, 23: 2}, {23: 1, 0: 2}, {24: 1}, {-1: 1}, {"a": 1}, {0.0: 1}, [0], 7, None):
+            self.assertRaises(Malformed, cbor.check_maps, [*good, bad])
+
     def test_text_with_surrogates_cannot_be_encoded(self):
         """A name that the system gave with surrogates is Malformed, not a crash."""
         self.assertRaises(Malformed, cbor.encode, ["\udc80"])

@@ -29,6 +29,11 @@ reserve = "10 GiB"
 path = "two"
 [limits]
 connections = 500
+[telling]
+smtp_host = "mail.example.org"
+user = "mastodon"
+password_file = "keys/smtp"
+operator = ["ops@example.org"]
 """
 
 
@@ -58,6 +63,11 @@ class LoadTests(SynchronousTestCase):
         self.assertEqual((config.append.port, config.restore.address), (7410, "127.0.0.1"))
         self.assertEqual(config.keys.spare_pins, (b"p" * 32,))
         self.assertEqual((config.limits.connections, config.limits.handshake_seconds), (500, 20))
+        telling = config.telling
+        self.assertEqual((telling.smtp_host, telling.smtp_port, telling.starttls), ("mail.example.org", 587, True))
+        self.assertEqual((telling.sender, telling.operator), ("mastodon@backup.example.org", ("ops@example.org",)))
+        self.assertEqual((telling.password_file, telling.digest_hour), (base / "keys/smtp", 6))
+        self.assertFalse(telling.allow_private)
 
     def test_metrics(self) -> None:
         """Figures for Prometheus are off unless they are asked for, and then on loopback."""
@@ -90,6 +100,19 @@ class LoadTests(SynchronousTestCase):
             ("weight = 2", "wieght = 2", "spool[1].wieght"),
             ("connections = 500", "connections = 0", "limits.connections"),
             ("connections = 500", "conections = 1", "limits.conections"),
+            ('smtp_host = "mail.example.org"', "", "telling.operator"),
+            ('user = "mastodon"', "", "telling.user"),
+            ('password_file = "keys/smtp"', "", "telling.user"),
+            ('user = "mastodon"', 'user = "mastodon"\nstarttls = false', "telling.user"),
+            ('user = "mastodon"', 'user = "m\u00e4"', "telling.user"),
+            ('["ops@example.org"]', '["ops"]', "telling.operator"),
+            ('["ops@example.org"]', '"ops@example.org"', "telling.operator"),
+            ('operator = ["ops@example.org"]', "digest_hour = 24", "telling.digest_hour"),
+            ('operator = ["ops@example.org"]', 'allow_private = "yes"', "telling.allow_private"),
+            ('operator = ["ops@example.org"]', 'from = "a@b, c@d"', "telling.from"),
+            ('operator = ["ops@example.org"]', "smtp_port = 0", "telling.smtp_port"),
+            ('operator = ["ops@example.org"]', "smtp = 1", "telling.smtp"),
+            ('name = "backup.example.org"', 'name = "10.0.0.1"', "telling.from"),
             (encode_key(b"p" * 32), "short", "keys.spare_pins"),
             ("[restore]", "[restor]", "restore"),
             ('path = "two"', 'path = "/srv/one"', "spool"),

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from dataclasses import replace
 
+import cbor2
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
@@ -123,6 +124,23 @@ class PageTests(SynchronousTestCase):
         self.assertNotIn(sections, [result for results in taken.values() for result in results])
         self.assertEqual(accepted_cuts(lambda one: decode_page(one, REFERENCES), plaintext, FormatError), [])
 
+    def test_strange_items_and_keys(self):
+        """A float, a truth value or a map anywhere in a page is refused, as is a key that is true where 1 should be."""
+        page = cbor2.loads(encode_page(samples.sections()))
+        places = list(_places_in(page))
+        self.assertGreater(len(places), 100)
+        for holder, at in places:
+            original = holder[at]
+            for strange in (1.5, True, {5: 1.5}):
+                holder[at] = strange
+                self.assertRaises(FormatError, decode_page, cbor2.dumps(page), REFERENCES)
+            holder[at] = original
+        self.assertEqual(decode_page(cbor2.dumps(page), REFERENCES), samples.sections())
+        page[2][0][2][0] = _with_true_as_key(page[2][0][2][0])
+        self.assertRaises(FormatError, decode_page, cbor2.dumps(page), REFERENCES)
+        page = _with_true_as_key(cbor2.loads(encode_page(samples.sections())))
+        self.assertRaises(FormatError, decode_page, cbor2.dumps(page), REFERENCES)
+
     @quick
     @given(st.binary(max_size=100))
     def test_fuzz(self, data):
@@ -220,3 +238,16 @@ class RootTests(SynchronousTestCase):
         body = samples.root().to_body()
         self.assertEqual(Root.decode(cbor.encode(body | {23: [[2, b""]]}), 2), samples.root())
         self.assertRaises(Unsupported, Root.decode, cbor.encode(body | {23: [[1, b""]]}), 2)
+
+
+def _places_in(value):
+    """Every place of an item inside a value: what holds it, and where."""
+    for at, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        yield value, at
+        if isinstance(item, dict | list):
+            yield from _places_in(item)
+
+
+def _with_true_as_key(value):
+    """The same map, but that the key 1 is true."""
+    return {True if number == 1 else number: item for number, item in value.items()}

@@ -204,8 +204,8 @@ class CommandTests(CommandCase):
             self.assertIn("ledger.key", self.call(*words, code=1))
 
 
-class CheckTests(CommandCase):
-    """``mastodon check`` over a server with a backup on it."""
+class BackupCase(CommandCase):
+    """A server with one admin, one machine and one backup on it."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -235,6 +235,10 @@ class CheckTests(CommandCase):
         mainland.wait(store.stop())
         (self.pack,) = (self.directory / "spool").glob("packs/**/*.pack")
         (self.ledger,) = (self.directory / "spool").glob("ledger/*/*.ledger")
+
+
+class CheckTests(BackupCase):
+    """``mastodon check``."""
 
     def test_all_is_well(self) -> None:
         """A sound server: what was read is said, exit 0; quiet says nothing."""

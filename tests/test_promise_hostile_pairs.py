@@ -49,10 +49,10 @@ class CountingStream:
     def send(self, data: bytes) -> None:
         self._stream.send(data)
 
-    def receive(self) -> bytes:
-        data = self._stream.receive()
-        self.received += len(data)
-        return data
+    def receive_pieces(self) -> list[bytes]:
+        pieces = self._stream.receive_pieces()
+        self.received += sum(map(len, pieces))
+        return pieces
 
     def close(self) -> None:
         self._stream.close()

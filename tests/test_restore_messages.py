@@ -11,9 +11,11 @@ from mastodon.sealed.events import EventCode
 from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon.sealed.statement import Statement
+from mastodon.wire.certificate_messages import CertificateItem, CertificatesRequest
 from mastodon.wire.errors import BadMessage, ErrorCode, UnknownVerb, WireError
-from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
+from mastodon.wire.frame import RESTORE_FRAME_LIMIT
 from mastodon.wire.messages import Keepalive, Message, make_error
+from mastodon.wire.read_messages import ReadItem, ReadsRequest
 from mastodon.wire.restore_messages import (
     DATA_LIMIT,
     FETCH_LIMIT,
@@ -49,8 +51,9 @@ from mastodon.wire.status_messages import (
     TenantUse,
     WatchState,
 )
+from mastodon.wire.telling_messages import AcknowledgeRequest, ChannelItem, EventItem, EventsRequest, NotifyRequest
 from tests import sealed_samples as samples
-from tests.hostile import accepted_cuts, accepted_flips, quick
+from tests.hostile import accepted_cuts, accepted_flips, frame_of, quick
 
 H = b"h" * 32
 
@@ -65,6 +68,11 @@ FROM_CLIENT: list[Message] = [
     StateRequest(8, samples.statement(), b""),
     EnvelopesRequest(9, H, b"p" * 16),
     StatusRequest(10, H),
+    EventsRequest(11, b"", 5, 6, 100),
+    AcknowledgeRequest(12, (5, 6)),
+    NotifyRequest(13, 1),
+    ReadsRequest(14, H, 5, 6, 100),
+    CertificatesRequest(15),
 ]
 FROM_SERVER: list[Message] = [
     WhoItem(1, H, "alice", Role.ADMIN, (samples.SERVER,), 5, 7, ("h:7410",), samples.ledger_head()),
@@ -84,18 +92,14 @@ FROM_SERVER: list[Message] = [
         (TenantUse(H, "alice", 2, 5, ((int(EventCode.QUOTA_80), "", 7),), 6),),
         ((int(EventCode.SPOOL_OFFLINE), "ab", 6),),
     ),
+    EventItem(11, 5, int(EventCode.CLONE), H, 6, "came back", 0, 1),
+    ChannelItem(13, "mail", b"", "admin@example.org", 0, "", b""),
+    ReadItem(14, 5, H, "laptop", H, 6, 7, 8, 9, 10),
+    CertificateItem(15, H, Role.MONITOR, "nagios", 5, 0),
     Done(8, H),
     make_error(ErrorCode.NOT_FOUND, "no such machine", request=9),
     Keepalive(),
 ]  # fmt: skip
-
-
-def frame_of(message: Message) -> tuple[int, bytes]:
-    reader = FrameReader(RESTORE_FRAME_LIMIT)
-    reader.receive(message.encode())
-    frame = reader.next_frame()
-    assert frame is not None and not reader.buffered
-    return frame
 
 
 class RestoreMessageTests(SynchronousTestCase):
@@ -103,7 +107,7 @@ class RestoreMessageTests(SynchronousTestCase):
         """Every message of both ends comes back out of its frame."""
         for messages, decode in ((FROM_CLIENT, decode_request), (FROM_SERVER, decode_reply)):
             for message in messages:
-                self.assertEqual(decode(*frame_of(message)), message)
+                self.assertEqual(decode(*frame_of(message, RESTORE_FRAME_LIMIT)), message)
         self.assertEqual({type(message) for message in FROM_CLIENT}, set(REQUESTS.values()))
         self.assertEqual({type(message) for message in FROM_SERVER}, set(REPLIES.values()))
 
@@ -129,7 +133,7 @@ class RestoreMessageTests(SynchronousTestCase):
         """A flip gives a typed error or another message; cut or lengthened, all but raw data is refused."""
         for messages, decode in ((FROM_CLIENT, decode_request), (FROM_SERVER, decode_reply)):
             for message in messages:
-                kind, payload = frame_of(message)
+                kind, payload = frame_of(message, RESTORE_FRAME_LIMIT)
                 step = 1 if len(payload) < 300 else 31
                 taken = accepted_flips(lambda one: decode(kind, one), payload, WireError, step)  # noqa: B023
                 self.assertNotIn(message, [result for results in taken.values() for result in results])
@@ -156,7 +160,7 @@ class RestoreMessageTests(SynchronousTestCase):
             Done(1, bytes(32 * FETCH_LIMIT)),
             DataItem(1, bytes(DATA_LIMIT)),
         ):
-            self.assertEqual(len(frame_of(message)), 2)
+            self.assertEqual(len(frame_of(message, RESTORE_FRAME_LIMIT)), 2)
         self.assertRaises(Malformed, FetchRequest(1, H, bytes(32 * (FETCH_LIMIT + 1))).encode)
 
     def test_ids_are_whole(self):
@@ -164,7 +168,7 @@ class RestoreMessageTests(SynchronousTestCase):
         for data in (b"", H[:-1], H + b"x"):
             self.assertRaises(Malformed, FetchRequest(1, H, data).encode)
         self.assertRaises(Malformed, Done(1, b"x").encode)
-        self.assertEqual(decode_reply(*frame_of(Done(1))), Done(1))
+        self.assertEqual(decode_reply(*frame_of(Done(1), RESTORE_FRAME_LIMIT)), Done(1))
 
     def test_empty_data(self):
         """Raw data has its request's number and at least a byte."""

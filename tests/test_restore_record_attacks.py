@@ -7,6 +7,7 @@ import datetime
 from dataclasses import replace
 from typing import Any
 
+from mastodon.restore import actions
 from mastodon.restore.errors import Locked, NotThere, RestoreError, WentBack
 from mastodon.restore.history import show_time
 from mastodon.restore.memory import Memory
@@ -102,6 +103,53 @@ class RecordLies(LyingCase):
         self.restore(session=self.admin.session(allow_older=True), to="older")
         self.assertEqual(self.files("older"), FILES)
         self.assertIn("withheld", " ".join(self.admin.warnings))
+
+    def test_promise_p5_seen_and_then_left_out(self):
+        """A snapshot that was the newest when it was seen may not be left out once there are newer ones."""
+        self.backup.small(listed(FILES | {"new": b"new"}))
+        self.admin.memory = Memory(self.top / "heads.json")
+        self.restore(to="first")
+        self.backup.small(listed(FILES | {"new": b"newer"}))
+        del self.backup.made.snapshots[1]
+        self.assert_refused(WentBack, "snapshot 2, seen on")
+
+    def test_promise_p5_an_older_state_that_was_taken(self):
+        """What is taken by --allow-older is the newest from then on, whatever the book remembers; what was given up is
+        remembered, and forgotten once it is shown again."""
+        self.backup.small(listed(FILES | {"new": b"new"}))
+        self.admin.memory = Memory(self.top / "heads.json")
+        newest = self.admin.session().history.snapshots[-1]
+        withheld = self.backup.made.snapshots.pop()
+        self.restore(session=self.admin.session(allow_older=True), to="older")
+        memory = self.admin.memory = Memory(self.top / "heads.json")
+        memory.learn_head(self.backup.machine, 2, newest.hash)
+        session = self.admin.session()
+        self.assertEqual(len(session.history.snapshots), 1)
+        self.assertIn("snapshot 2, seen on", session.given_up)
+        self.backup.made.snapshots.append(withheld)
+        session = self.admin.session()
+        self.assertEqual((len(session.history.snapshots), session.given_up), (2, ""))
+        self.backup.made.snapshots.pop()
+        self.assert_refused(WentBack, "snapshot 2 was seen on")
+
+    def test_promise_p7_jumps_are_shown(self):
+        """A snapshot whose machine had fallen back is told and marked; age and number of what is shown are printed."""
+        ((first, _),) = self.backup.made.snapshots
+        self.backup.small(listed(FILES | {"new": b"new"}))
+        self.backup.small(listed(FILES))
+        data, time_ns = self.backup.made.snapshots.pop()
+        record = replace(SnapshotRecord.read_unverified(data), remembered=record_hash(first))
+        self.backup.made.snapshots.append((record.sign(self.backup.secret.signing_key), time_ns))
+        lines, told = list[str](), list[str]()
+        now_ns = record.time_ns + 3 * 3600 * SECOND
+        out = actions.Output(lines.append, told.append, now_ns=lambda: now_ns)
+        actions.list_snapshots(self.admin.session(), out)
+        self.assertIn("snapshot 3 was made by a machine that had fallen back to", " ".join(self.admin.warnings))
+        self.assertIn("had gone back to 1", lines[2])
+        self.assertIn("the newest shown is snapshot 3 of", told[0])
+        self.assertIn("3 hours ago", told[0])
+        (fields,) = [snapshot_fields(one) for one in self.admin.session().history.snapshots[2:]]
+        self.assertEqual(fields["jump"], "went_back")
 
     def test_promise_p5_nothing_at_all(self):
         """A server that has lost all snapshots that were seen is refused."""

@@ -255,8 +255,12 @@ class DeltaTests(RestoreCase):
 
     def setUp(self):
         super().setUp()
-        self.base = os.urandom(200_000)
-        self.content = self.base[:90_000] + b"changed here" + self.base[90_000:]
+        base = os.urandom(200_000)
+        self.keep(base, base[:90_000] + b"changed here" + base[90_000:])
+
+    def keep(self, base: bytes, content: bytes) -> None:
+        """Make the delta from one to the other."""
+        self.base, self.content = base, content
         paths = [self.top / name for name in ("base", "new", "delta")]
         paths[0].write_bytes(self.base)
         paths[1].write_bytes(self.content)
@@ -284,12 +288,32 @@ class DeltaTests(RestoreCase):
         self.assertEqual(self.restore(verify=True).kept_files, 1)
 
     def test_delta_is_applied_by_the_program(self):
-        """Where pyxdelta is not installed, the xdelta3 program does it."""
+        """The xdelta3 program does it, in a window that bounds its memory: pyxdelta is not asked."""
         self.patch(delta_module.importlib, "import_module", _no_module)
         self.commit()
         report = self.restore()
         self.assertTrue(report.complete, report)
         self.assertEqual(self.files(), {"page.db": self.content})
+
+    def test_base_larger_than_the_window(self):
+        """A delta that refers to all of its base is applied although only a window of that is in memory."""
+        self.patch(delta_module, "WINDOW", 512 * 1024)  # less it does not take
+        base = os.urandom(4 * MIB)
+        self.keep(base, base[3 * MIB :] + base[2 * MIB : 3 * MIB] + base[: 2 * MIB])
+        self.commit()
+        self.assertTrue(self.restore().complete)
+        self.assertEqual(self.files(), {"page.db": self.content})
+
+    def test_delta_is_applied_without_the_program(self):
+        """Where xdelta3 is not installed, pyxdelta does it; where neither is, the file is told as lost, and why."""
+        self.patch(delta_module.shutil, "which", lambda name: None)
+        self.commit()
+        report = self.restore()
+        self.assertTrue(report.complete, report)
+        self.assertEqual(self.files(), {"page.db": self.content})
+        (self.target() / "page.db").unlink()
+        self.patch(delta_module.importlib, "import_module", _no_module)
+        self.assertIn("install the package xdelta3", self.restore().losses[0])
 
     def test_promise_p5_result_and_base_have_their_hashes(self):
         """A delta whose base or result is not what the listing says makes no file."""
@@ -342,13 +366,13 @@ class BoundsTests(RestoreCase):
 
             over = False
 
-            def receive(self) -> bytes:
-                data = b"" if self.over else super().receive()
-                if cuts and len(data) > 100_000:
+            def receive_pieces(self) -> list[bytes]:
+                pieces = [] if self.over else super().receive_pieces()
+                if cuts and pieces and len(pieces[0]) > 100_000:
                     cuts.pop()
                     self.over = True
-                    return data[:70_000]
-                return data
+                    return [pieces[0][:70_000]]
+                return pieces
 
         self.patch(fake_restore_server, "FakeStream", CutStream)
         report = self.restore()

@@ -10,6 +10,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from mastodon.catalogue.interface import CatalogueError
 from mastodon.daemon import descriptors, service
 from mastodon.daemon.config import LimitsConfig
 from mastodon.daemon.service import MastodonService, StoppedEarly
@@ -87,6 +88,19 @@ class StopDuringStartTests(TestCase):
             await self.assertFailure(self.daemon.started, CannotListenError)
             await self.daemon.stopService()
             self.assertEqual(self.failed, [True])
+
+        return ensureDeferred(work())
+
+    def test_catalogue_that_refuses_once_it_is_open(self) -> Deferred[None]:
+        """What fails after the store has opened is a line too, not a traceback, and ends the daemon as a failure."""
+        self.patch(self.daemon, "_begin_to_tell", lambda store: fail(CatalogueError("database or disk is full")))
+        self.patch(self.daemon, "_stop_reactor", lambda: self.failed.append(True))
+
+        async def work() -> None:
+            self.daemon.startService()
+            await self.assertFailure(self.daemon.started, CatalogueError)
+            await self.daemon.stopService()
+            self.assertEqual((self.failed, self.flushLoggedErrors()), ([True], []))
 
         return ensureDeferred(work())
 

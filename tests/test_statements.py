@@ -121,6 +121,7 @@ class StatementTests(StoreCase):
         self.refused(Disabled, lambda: self.send(self.machine.tree(b"two")))
         self.refused(Disabled, lambda: self.commit(blobs[-1][0]))
         self.execute(StatementVerb.ENABLE_MACHINE, content)
+        self.epoch = self.store.machine_session(self.machine.id)
         self.send(self.machine.tree(b"two"))
         self.execute(StatementVerb.CLOSE_GENERATION, content)
         self.refused(NotAllowed, lambda: self.execute(StatementVerb.ENABLE_MACHINE, content))

@@ -1,6 +1,7 @@
 """The status query: what it says of machines and server, and to whom."""
 
 from dataclasses import fields
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -26,7 +27,7 @@ from mastodon.wire.status_messages import ServerStatusItem, StatusItem, StatusRe
 from tests.running_server import ServerTestCase
 from tests.store_case import Admin, Machine, StoreCase
 from tests.test_promise_restore_port import fresh_identity
-from tests.test_restore_server import SAMPLES
+from tests.test_restore_messages import FROM_CLIENT as SAMPLES
 
 
 def row(state: MachineState = MachineState.ACTIVE, seen: int = 0, complete: int = 0, partial: int = 0) -> WatchRow:
@@ -163,6 +164,13 @@ class FiguresTests(StoreCase):
         self.assertEqual((server.request, server.certificate_expires_ns), (3, 9))
         self.assertEqual((server.head_sequence, server.head_hash), (self.store.head.sequence, self.store.head.hash))
         self.assertEqual([one.machine for one in self.read(ALL, self.foreign.id)[1]], [self.foreign.id])
+
+    def test_messages_that_wait(self) -> None:
+        """What could not be delivered yet is the operator's to see."""
+        telling = self.store.telling = SimpleNamespace(waiting=lambda: (3, 7))  # type: ignore[assignment]
+        self.addCleanup(setattr, self.store, "telling", None)
+        shown = [(one.waiting, one.waiting_since_ns) for one, _ in (self.read(ALL), self.read(self.admin.tenant))]
+        self.assertEqual(shown, [telling.waiting(), (0, 0)])
 
     def test_promise_p6_scope(self) -> None:
         """Only a monitor of no admin sees all; no other certificate does, whatever it lacks."""

@@ -1,11 +1,14 @@
 """The daemon's ports over real loopback sockets: who gets in, under which pin, and who does not."""
 
+import contextlib
 import datetime
 import socket
 import ssl
 from typing import Any
+from unittest import mock
 
 from cryptography.hazmat.primitives.asymmetric import rsa
+from OpenSSL import SSL
 from twisted.internet import reactor
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
@@ -214,3 +217,23 @@ class Bounds(SynchronousTestCase):
         with socket.create_server(("127.0.0.1", 0)) as taken:
             listening = listen_tls(reactor, taken.getsockname(), tls.append_context(SERVER), Application())
             self.assertIn("in use", str(self.failureResultOf(listening).value))
+
+
+class WritingTests(SynchronousTestCase):
+    """How much is written at once."""
+
+    def test_many_records_a_call(self) -> None:
+        """All records of a piece are made by one call, and so leave by one call to the socket."""
+        server = tls.append_context(SERVER).serverConnectionForTLS(mock.Mock())
+        server.set_accept_state()
+        client = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD), None)
+        client.set_alpn_protos([tls.APPEND_ALPN])
+        client.set_connect_state()
+        for _ in range(3):
+            for one, other in ((client, server), (server, client)):
+                with contextlib.suppress(SSL.WantReadError):
+                    one.do_handshake()
+                with contextlib.suppress(SSL.WantReadError):
+                    other.bio_write(one.bio_read(tls.BIO_READ))
+        self.assertEqual(server.send(bytes(tls.WRITE_PIECE)), tls.WRITE_PIECE)
+        self.assertGreater(len(server.bio_read(tls.BIO_READ)), tls.WRITE_PIECE)

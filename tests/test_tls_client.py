@@ -107,6 +107,28 @@ class TheClientsChecks(TLSCase):
                 thread.join()
 
     @awaited
+    async def test_cut_within_the_servers_answer(self) -> None:
+        """The same in the middle of what the server says, within a record or between two of them."""
+        await self.listen(tls.append_context(SERVER))
+        behind = self.address
+        for length in (1, 5, 67, 127, 128, 133, 300, 547):
+            with socket.create_server(("127.0.0.1", 0)) as proxy:
+                self.address = proxy.getsockname()
+
+                def relay(listener: socket.socket = proxy, length: int = length) -> None:
+                    connection, _ = listener.accept()
+                    with connection, socket.create_connection(behind) as server:
+                        server.sendall(connection.recv(4096))
+                        connection.sendall(server.recv(length, socket.MSG_WAITALL))
+                        connection.shutdown(socket.SHUT_WR)
+                        connection.recv(4096)
+
+                thread = threading.Thread(target=relay)
+                thread.start()
+                await self.assertFailure(deferToThread(self.connect), Unreachable)
+                thread.join()
+
+    @awaited
     async def test_a_server_without_our_protocol(self) -> None:
         """A TLS server that ignores ALPN is refused."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -4,17 +4,26 @@ import shutil
 from itertools import count
 from unittest import mock
 
-from mastodon.daemon.errors import StoreError
+from twisted.internet.defer import Deferred, fail
+
+from mastodon.daemon.errors import NotFound, StoreError, Unavailable
 from mastodon.daemon.events import EventCode
 from mastodon.daemon.spools import SpoolMemory
 from mastodon.host.durable import DiskError
 from mastodon.host.spool_layout import read_marker
 from mastodon.restore.errors import WentBack
 from mastodon.restore.memory import Memory
+from mastodon.sealed.enrolment import Enrolment
+from mastodon.sealed.jump import QUIET
+from mastodon.sealed.ledger import LedgerEntry
+from mastodon.sealed.ledger_entries import EntryBody, SnapshotCommitted
+from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.sealed.snapshot import Notice, SnapshotStatus
+from mastodon.sealed.statement import StatementVerb
 from mastodon_agent.refusals import NoConnection
 from mastodon_agent.trust_memory import TrustMemory
 from tests.agent_on_store import StoreAgentCase
+from tests.store_case import SERVER, Admin
 
 TRAVEL, CLONE, NEWER = EventCode.TIME_TRAVEL, EventCode.CLONE, EventCode.SERVER_STATE_NEWER_AGENT
 
@@ -54,6 +63,24 @@ class TimeTravelTests(StoreAgentCase):
             for path in self.setting.state.glob("catalogue.sqlite*"):
                 path.unlink()
             self.start_again()
+        self.assertEqual(self.told(), [TRAVEL])
+
+    def test_told_once_when_the_server_dies_at_it(self):
+        """A server that dies between the event and its snapshot tells it once: the agent comes again."""
+        self.run_agent("one")
+        self.copy_machine("old")
+        self.run_agent("two")
+        self.put_back("old")
+        commits = self.store._ready().commits
+        append = commits._ledger.append
+
+        def dies(body: EntryBody) -> "Deferred[LedgerEntry]":
+            return fail(Unavailable("killed")) if isinstance(body, SnapshotCommitted) else append(body)
+
+        with mock.patch.object(commits._ledger, "append", dies):
+            self.assertRaises(Unavailable, self.run_agent, "three")
+        self.restart()
+        self.assertEqual(self.run_agent("three"), 3)
         self.assertEqual(self.told(), [TRAVEL])
 
     def test_lost_answer(self):
@@ -125,6 +152,76 @@ class TimeTravelTests(StoreAgentCase):
         self.assertEqual(contents, ["common", "a0", "b0", "a1", "b1", "a2", "b2"])
         (condition,) = self.setting.wait(self.store._ready().catalogue.conditions())
         self.assertEqual(condition.code, CLONE)
+
+
+class SplitTests(StoreAgentCase):
+    """A fork is ended: one of two copies gets an identity of its own."""
+
+    def enrol(self, secret: MachineSecret, admin: Admin, origin: bytes | None) -> None:
+        record = Enrolment(
+            secret.machine_id, secret.public_key, admin.tenant, (SERVER,), b"n" * 16, 0, 1, origin
+        ).sign(secret.signing_key)
+        said = admin.statement(StatementVerb.ENROL, record, self.setting.clock.now)
+        self.setting.wait(self.store.execute(admin.tenant, admin.pin, said, b""))
+
+    def test_promise_p7_split_ends_the_fork(self):
+        """After a split each copy goes on in a history of its own, the clone's condition is over, and nothing that was
+        backed up before is touched; to enrol it again tells nothing more."""
+        self.run_agent("common")
+        self.copy_machine("a")
+        self.copy_machine("b")
+        for name in ("a", "b", "a", "b"):
+            self.put_back(name)
+            self.run_agent(name)
+            self.copy_machine(name)
+        self.assertEqual(self.told(), [TRAVEL, CLONE])
+        old, new = self.secret, MachineSecret(b"n" * 32)
+        for _ in range(2):
+            self.enrol(new, self.setting.admin, old.machine_id)
+        self.assertEqual(self.told(), [TRAVEL, CLONE, EventCode.SPLIT])
+        self.assertIn(new.machine_id.hex(), self.rows()[-1].detail)
+        self.assertEqual(self.setting.wait(self.store._ready().catalogue.conditions()), [])
+        self.put_back("b")
+        self.secret = new
+        self.assertEqual(self.run_agent("b alone"), 1)
+        self.assertEqual(self.restored(1), "b alone")
+        self.secret = old
+        self.put_back("a")
+        self.assertEqual(self.run_agent("a alone"), 6)
+        self.assertEqual(self.run_agent("a still"), 7)
+        self.assertEqual(self.told(), [TRAVEL, CLONE, EventCode.SPLIT])
+        session = self.look()
+        contents = [self.restored(number, session) for number in range(1, 8)]
+        self.assertEqual(contents, ["common", "a", "b", "a", "b", "a alone", "a still"])
+
+    def test_copy_that_comes_no_more(self):
+        """A fork whose other side is simply gone is over after a quiet time; that is told once."""
+        self.run_agent("common")
+        self.copy_machine("b")
+        self.run_agent("a")
+        self.copy_machine("a")
+        self.put_back("b")
+        self.run_agent("b")
+        self.put_back("a")
+        self.run_agent("a again")
+        self.assertEqual(self.told(), [TRAVEL, CLONE])
+        for number in range(QUIET):
+            self.run_agent(f"a alone {number}")
+        self.assertEqual(self.told(), [TRAVEL, CLONE])
+        for number in range(2):
+            self.run_agent(f"a still {number}")
+        self.assertEqual(self.told(), [TRAVEL, CLONE, EventCode.SPLIT])
+
+    def test_promise_p6_foreign_origin(self):
+        """To split from another admin's machine is refused as from one that does not exist, and tells nobody."""
+        bob = Admin("bob", 2)
+        self.setting.wait(self.store.add_admin(bob.name, bob.request()))
+        refused = [
+            self.assertRaises(NotFound, self.enrol, MachineSecret(b"n" * 32), bob, origin)
+            for origin in (self.secret.machine_id, b"x" * 32)
+        ]
+        self.assertEqual(str(refused[0]), str(refused[1]))
+        self.assertEqual(self.told(), [])
 
 
 class ServerPutBackTests(StoreAgentCase):

@@ -62,7 +62,7 @@ class MachinesTests(SynchronousTestCase):
         )  # fmt: skip
         self.assertEqual(found.level, Level.OK)
         said = "5 machines: 1 seeding, 1 ok, 1 running, 1 never seen, 1 disabled, oldest complete backup 2 h 0 min ago"
-        self.assertEqual(found.text, f"{said}; 1 spool")
+        self.assertEqual(found.text, f"{said}. 1 spool")
         self.assertIn("age=7200s;;;0", found.figures)
         self.assertIn("kept=5000B;;;0", found.figures)
         self.assertIn("late=0;;;0;5", found.figures)
@@ -73,7 +73,7 @@ class MachinesTests(SynchronousTestCase):
         self.assertEqual(found.level, Level.CRITICAL)
         self.assertTrue(
             found.text.startswith(
-                "2 late (0002000200020002, newest 2 d 2 h ago, 0003000300030003, newest 2 d 12 h ago); 3 machines"
+                "2 late (0002000200020002, newest 2 d 2 h ago, 0003000300030003, newest 2 d 12 h ago). 3 machines"
             ),
             found.text,
         )

@@ -44,13 +44,15 @@ RECORDS: dict[str, type[Record]] = {
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON has it: bytes in hexadecimal, enums as numbers, dataclasses as objects."""
+    """``value`` as JSON has it: bytes in hexadecimal, enums as numbers, dataclasses and named tuples as objects."""
     if isinstance(value, bytes | memoryview):
         return bytes(value).hex()
     if isinstance(value, IntEnum | IntFlag):
         return int(value)
     if is_dataclass(value):
         return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return plain(value._asdict())
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
     if isinstance(value, dict):

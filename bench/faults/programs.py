@@ -53,6 +53,8 @@ SMALL = (
     (fetch, "BATCH_BLOBS", 4),
 )  # fmt: skip
 """Packs, bundles, and what is fetched at once: small, so that even a tiny tree makes several of each."""
+IMPORT_THE_REACTOR = ("mastodon.daemon.telling.courier",)
+"""What a daemon imports when it needs it, since that brings Twisted's reactor along."""
 _libc = ctypes.CDLL(None)
 _acks = -1
 _opened = Path()
@@ -327,7 +329,7 @@ def _import_all() -> None:
     """What the programs would import one by one later on. Twisted's reactor is each daemon's own."""
     for package in (mastodon, mastodon_agent):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not found.name.endswith("__main__"):
+            if not found.name.endswith("__main__") and found.name not in IMPORT_THE_REACTOR:
                 importlib.import_module(found.name)
     for name in ("encodings.idna", "cryptography.hazmat.backends.openssl.backend", "difflib"):
         importlib.import_module(name)

@@ -7,6 +7,7 @@ every step can be repeated after any interruption. After that the machine's secr
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mastodon.admin.office import Office
 from mastodon.restore.errors import RestoreError
@@ -17,10 +18,13 @@ from mastodon.sealed.machine_secret import SECRET_LENGTH, MachineSecret, id_key_
 from mastodon.sealed.statement import StatementVerb
 from mastodon.sealed.url import DEFAULT_PORT, MachineUrl, encode_key, parse_url
 
+Origin = tuple[bytes, bytes]
+"""The machine that one is split from, and the record hash of that one's newest snapshot."""
+
 
 @dataclass(frozen=True, slots=True)
 class Adding:
-    """A machine that is being added; ``passkey`` is empty for one without."""
+    """A machine that is being added; ``passkey`` is empty for one without, ``origin`` as in its card."""
 
     name: str
     url: MachineUrl
@@ -28,9 +32,12 @@ class Adding:
     passkey: bytes
     handle: bytes
     time_ns: int
+    origin: Origin | None = None
 
 
-def begin_or_go_on(office: Office, names: Sequence[str], new_passkey: Callable[[], bytes]) -> list[Adding]:
+def begin_or_go_on(
+    office: Office, names: Sequence[str], new_passkey: Callable[[], bytes], origin: Origin | None = None
+) -> list[Adding]:
     """Those of ``names`` that have to be added: the begun ones as they are, new ones with a secret each."""
     begun = {name: _load(office, name) for name in names if office.home.pending(name).exists()}
     fresh = [name for name in names if name not in begun]
@@ -38,7 +45,7 @@ def begin_or_go_on(office: Office, names: Sequence[str], new_passkey: Callable[[
         there = {card.name for card in office.read_book().content.cards}
         fresh = [name for name in fresh if name not in there]
     if fresh:
-        make = _maker(office)
+        make = _maker(office, origin)
         begun |= {name: make(name, new_passkey()) for name in fresh}
     return [begun[name] for name in names if name in begun]
 
@@ -61,7 +68,7 @@ def hand_over(office: Office, machine: Adding) -> None:
     office.home.pending(machine.name).unlink()
 
 
-def _maker(office: Office) -> Callable[[str, bytes], Adding]:
+def _maker(office: Office, origin: Origin | None) -> Callable[[str, bytes], Adding]:
     who = office.source.who()
     identity = office.home.identity()
     hosts = tuple(_host(text) for text in who.append_hosts)
@@ -71,10 +78,13 @@ def _maker(office: Office) -> Callable[[str, bytes], Adding]:
     def make(name: str, passkey: bytes) -> Adding:
         pins = who.servers, (identity.order_key, identity.successor)
         url = MachineUrl(name, office.random(SECRET_LENGTH), hosts, *pins)
-        one = Adding(name, url, MachineSecret(url.secret), passkey, office.random(HANDLE_LENGTH), time.time_ns())
-        fields = {
+        handle = office.random(HANDLE_LENGTH)
+        one = Adding(name, url, MachineSecret(url.secret), passkey, handle, time.time_ns(), origin)
+        fields: dict[str, Any] = {
             "url": str(url), "passkey": passkey.hex(), "handle": one.handle.hex(), "time_ns": one.time_ns,
         }  # fmt: skip
+        if origin is not None:
+            fields["origin"] = [part.hex() for part in origin]
         office.home.write(office.home.pending(name), fields)
         return one
 
@@ -87,9 +97,17 @@ def _load(office: Office, name: str) -> Adding:
     try:
         url = parse_url(fields["url"])
         passkey, handle = bytes.fromhex(fields["passkey"]), bytes.fromhex(fields["handle"])
-        return Adding(name, url, MachineSecret(url.secret), passkey, handle, int(fields["time_ns"]))
+        origin = _origin(fields.get("origin"))
+        return Adding(name, url, MachineSecret(url.secret), passkey, handle, int(fields["time_ns"]), origin)
     except (KeyError, TypeError, ValueError, FormatError):
         raise RestoreError(f"{path}: damaged; remove it and run the command again") from None
+
+
+def _origin(parts: Any) -> Origin | None:
+    if parts is None:
+        return None
+    machine, head = parts
+    return bytes.fromhex(machine), bytes.fromhex(head)
 
 
 def _with_cards(book: BookContent, machines: Sequence[Adding]) -> BookContent:
@@ -103,14 +121,14 @@ def _card(machine: Adding) -> Card:
         secret.machine_id, secret.public_key, secret.order_key.public_key, id_key_commitment(secret.id_key),
         machine.time_ns, (), machine.passkey,
     )  # fmt: skip
-    return Card(machine.name, machine.handle, (generation,))
+    return Card(machine.name, machine.handle, (generation,), machine.origin)
 
 
 def _enrolment(office: Office, machine: Adding) -> bytes:
     secret = machine.secret
     enrolment = Enrolment(
         secret.machine_id, secret.public_key, office.secret.tenant, machine.url.servers, machine.handle, 0,
-        machine.time_ns,
+        machine.time_ns, machine.origin[0] if machine.origin is not None else None,
     )  # fmt: skip
     return enrolment.sign(secret.signing_key)
 

@@ -29,10 +29,11 @@ class CachedGeneration:
 
 @dataclass(frozen=True, slots=True)
 class CachedCard:
-    """What is cached of a machine."""
+    """What is cached of a machine; ``origin`` is the machine that it was split from, empty for none."""
 
     name: str
     generations: tuple[CachedGeneration, ...]
+    origin: bytes = b""
 
 
 class Cards:
@@ -78,7 +79,11 @@ class Cards:
         """Cache a verified book; pairs adopted here stay adopted."""
         adopted = {one.machine: one.pairs for card in self.cards for one in card.generations}
         self.cards = tuple(
-            CachedCard(card.name, tuple(_cached(one, adopted.get(one.machine, ())) for one in card.generations))
+            CachedCard(
+                card.name,
+                tuple(_cached(one, adopted.get(one.machine, ())) for one in card.generations),
+                card.origin[0] if card.origin is not None else b"",
+            )
             for card in book.cards
         )
         self._write()
@@ -131,12 +136,14 @@ def _card(fields: dict[str, Any]) -> CachedCard:
             )
             for one in fields["generations"]
         ),
+        bytes.fromhex(fields.get("origin", "")),
     )
 
 
 def _fields(card: CachedCard) -> dict[str, Any]:
     return {
         "name": card.name,
+        "origin": card.origin.hex(),
         "generations": [
             {
                 "machine": one.machine.hex(),

@@ -11,11 +11,22 @@ import click
 
 from mastodon.admin.home import Home
 from mastodon.admin.office import Office
-from mastodon.admin.options import office_command
-from mastodon.host.certificates import CertificateError, make_identity, parse_pin, pin_text, write_identity
+from mastodon.admin.options import office_command, output_options
+from mastodon.host.certificates import (
+    CertificateError,
+    load_certificate,
+    make_identity,
+    parse_pin,
+    pin_text,
+    spki_pin,
+    write_identity,
+)
 from mastodon.host.durable import DiskError
+from mastodon.host.times import show_time
+from mastodon.restore.actions import Output
 from mastodon.restore.edge import say
 from mastodon.restore.errors import RestoreError
+from mastodon.restore.present import to_json
 from mastodon.sealed.enrolment import Role
 from mastodon.sealed.statement import CertificateContent, PinContent, StatementVerb, encode_content
 
@@ -24,7 +35,7 @@ LABEL_LIMIT = 64
 
 @click.group("certificate")
 def certificate() -> None:
-    """Client certificates: make, add, remove."""
+    """Client certificates: make, list, add, remove."""
 
 
 @certificate.command("make")
@@ -45,6 +56,24 @@ def make(context: click.Context, label: str) -> int:
     except DiskError as error:
         raise RestoreError(str(error)) from None
     say(pin_text(identity.pin))
+    return 0
+
+
+@certificate.command("list")
+@output_options
+@office_command
+def list_all(office: Office, out: Output) -> int:
+    """List the client keys that are registered for you, this device's marked with *."""
+    own = load_certificate(office.home.client_certificate)
+    for one in office.source.certificates():
+        is_own = one.pin == spki_pin(own)
+        fields = {
+            "pin": pin_text(one.pin), "role": one.role.name.lower(), "label": one.label, "added_ns": one.added_ns,
+            "expires_ns": one.expires_ns, "own": is_own,
+        }  # fmt: skip
+        mark = "*" if is_own else " "
+        line = f"{mark} {fields['pin']}  {fields['role']:8} {show_time(one.added_ns)}  {one.label}"
+        out.say(to_json(fields) if out.json else line)
     return 0
 
 

@@ -55,13 +55,13 @@ def machine_add(
         return b"" if no_passkey else given or new_passkey().encode("ascii")
 
     if out is not None:
-        _make_directory(out)
+        make_directory(out)
     machines = begin_or_go_on(office, names, passkey)
     added = {one.name: one for one in (enter_and_enrol(office, machines) if machines else [])}
-    show = _show_json if as_json else _show_one if names_from is None else _show_of_many
+    show = show_json if as_json else show_one if names_from is None else _show_of_many
     for each in names:
         if each in added:
-            show(_hand_out(added[each], out))
+            show(hand_out(added[each], out))
             hand_over(office, added[each])
         else:
             show(_is_there(office, each, out))
@@ -92,7 +92,8 @@ def crontab_line(name: str, machine: bytes, passkey: bool) -> str:
 # What is handed out
 
 
-def _hand_out(machine: Adding, out: Path | None) -> dict[str, Any]:
+def hand_out(machine: Adding, out: Path | None) -> dict[str, Any]:
+    """What an added machine needs, for programs; URL and passkey in files, or among the fields."""
     id = machine.secret.machine_id
     fields: dict[str, Any] = {
         "name": machine.name, "machine": id.hex(), "crontab": crontab_line(machine.name, id, bool(machine.passkey)),
@@ -112,7 +113,8 @@ def _is_there(office: Office, name: str, out: Path | None) -> dict[str, Any]:
     return fields
 
 
-def _make_directory(out: Path) -> None:
+def make_directory(out: Path) -> None:
+    """The directory of --out. Raises RestoreError."""
     try:
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -139,11 +141,13 @@ def _write_files(out: Path, machine: Adding) -> Sequence[Path]:
 # What is said
 
 
-def _show_json(fields: dict[str, Any]) -> None:
+def show_json(fields: dict[str, Any]) -> None:
+    """For programs."""
     say(to_json(fields))
 
 
-def _show_one(fields: dict[str, Any]) -> None:
+def show_one(fields: dict[str, Any]) -> None:
+    """For people."""
     if not fields["added"]:
         tell(f"{fields['name']} is in the book already, as machine {fields['machine']}: nothing was changed")
         return

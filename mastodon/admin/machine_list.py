@@ -7,9 +7,9 @@ import click
 from mastodon.admin.office import Office
 from mastodon.admin.options import office_command, output_options
 from mastodon.host.sizes import show_size
+from mastodon.host.times import show_time
 from mastodon.restore.actions import Output
 from mastodon.restore.errors import RestoreError
-from mastodon.restore.history import show_time
 from mastodon.restore.present import to_json
 from mastodon.sealed.enrolment import Enrolment
 from mastodon.sealed.errors import FormatError

@@ -11,9 +11,10 @@ from mastodon.admin.machine_add import crontab_line
 from mastodon.admin.machine_list import machine_fields, machines_on_server
 from mastodon.admin.office import Office
 from mastodon.admin.options import office_command, output_options
+from mastodon.host.times import show_time
 from mastodon.restore.actions import Output
 from mastodon.restore.errors import NotThere, WentBack
-from mastodon.restore.history import called, show_time
+from mastodon.restore.history import called
 from mastodon.restore.keys import with_keyring
 from mastodon.restore.present import to_json
 from mastodon.restore.session import Session
@@ -34,6 +35,8 @@ def machine_show(office: Office, name: str, out: Output) -> int:
     fields = machine_fields(card.name, generation.machine, machines_on_server(office))
     fields["crontab"] = crontab_line(card.name, generation.machine, generation.has_passkey)
     fields["generations"] = [one.machine.hex() for one in card.generations]
+    if card.origin:
+        fields["split_from"] = _split_from(office, card.origin)
     warnings: list[str] = []
     known, _ = office.cards.known(name, office.home.identity().order_key)
     session = Session(office.source, known, with_keyring(), office.memory, warnings.append)
@@ -43,7 +46,7 @@ def machine_show(office: Office, name: str, out: Output) -> int:
     if out.json:
         out.say(to_json(fields))
         return code
-    for key in ("name", "machine", "enrolled", "state", "snapshots", "kept_bytes", "crontab"):
+    for key in ("name", "machine", "enrolled", "state", "snapshots", "kept_bytes", "split_from", "crontab"):
         if key in fields:
             out.say(f"{key.replace('_', ' ')}: {fields[key]}")
     if "newest" in fields:
@@ -57,6 +60,12 @@ def machine_show(office: Office, name: str, out: Output) -> int:
     for warning in warnings:
         out.tell(warning)
     return code
+
+
+def _split_from(office: Office, origin: bytes) -> str:
+    """The machine whose history it shares until the split, by name if its card is here."""
+    names = {one.machine: card.name for card in office.cards.cards for one in card.generations}
+    return f"{names.get(origin, 'a machine without a card here')} ({origin.hex()})"
 
 
 def _history(session: Session, fields: dict[str, Any], warnings: list[str], out: Output) -> int:

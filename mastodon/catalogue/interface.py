@@ -11,6 +11,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 
+from mastodon.catalogue.measures import Measures
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.events import EventCode
 from mastodon.sealed.jump import Jump
@@ -51,6 +52,15 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """What decides whether a machine is let in: one look-up, whether it is known or not."""
+
+    tenant: bytes
+    public_key: bytes
+    state: MachineState
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate:
     """A registered client key. ``tenant`` is empty for the operator's monitor; machine and root bind a ticket."""
 
@@ -61,6 +71,7 @@ class Certificate:
     machine: bytes = b""
     root: bytes = b""
     expires_ns: int = 0
+    added_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +97,7 @@ class MachineRow:
     seen_ns: int
     snapshots: int
     kept_bytes: int
+    tenant: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +127,16 @@ class ListedPair:
     pair: bytes
     hash: bytes
     time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class UntoldPair:
+    """A machine's newest pair, of which no event tells: whose, the machine's number of it, and its record's hash."""
+
+    tenant: bytes
+    machine: bytes
+    number: int
+    hash: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +266,32 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a snapshot's memory means (sealed/jump.py): a jump, whether somebody has to be told of it; or that no second
+    copy of its machine has come for so long that there is none any more."""
+
+    jump: Jump | None = None
+    is_news: bool = False
+    ends_fork: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRow:
+    """What a client read of a machine between two times; ``sequence`` is the entry's (0: not written yet)."""
+
+    sequence: int
+    pin: bytes
+    label: str
+    tenant: bytes
+    machine: bytes
+    since_ns: int
+    time_ns: int
+    requests: int
+    blobs: int
+    content_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class DayOfPacks:
     """What the catalogue holds of one day on one spool: pack ids that are there, and those marked lost."""
 
@@ -253,6 +301,10 @@ class DayOfPacks:
 
 class Catalogue(Protocol):
     """The interface. Ids that are asked for may be up to 8192 in one call."""
+
+    @property
+    def measures(self) -> Measures:
+        """What machines' days were like (measures.py)."""
 
     def open(self) -> Deferred[Head | None]:
         """Make ready; the head up to which the ledger is applied, None for an empty one. Raises CatalogueError."""
@@ -278,8 +330,12 @@ class Catalogue(Protocol):
 
     # Asked by the append port
 
-    def account(self, machine: bytes, proven: bool = True) -> Deferred[Account | None]:
-        """None for one that is not known. Not ``proven``: somebody asks who only says that it is this machine."""
+    def account(self, machine: bytes) -> Deferred[Account | None]:
+        """None for one that is not known."""
+
+    def standing(self, machine: bytes, stranger: bool = False) -> Deferred[Standing | None]:
+        """The same for somebody who says that it is theirs, or (``stranger``) that it is this machine: whether it is
+        known shows neither in how much is looked up nor in whose turn that is."""
 
     def offending(self, pack: Pack, pair: bytes) -> Deferred[tuple[bytes, ...]]:
         """Ids in a pack that are there already (under countable pairs), or whose header differs from their first."""
@@ -302,8 +358,8 @@ class Catalogue(Protocol):
         """The snapshot with that record hash, and how many were committed in that time: what lies behind its end is of
         a clock that was set back since."""
 
-    def judge(self, machine: bytes, snapshot: SnapshotRecord) -> Deferred[tuple[Jump | None, bool]]:
-        """What the next snapshot's memory means (sealed/jump.py), and whether somebody has to be told."""
+    def judge(self, machine: bytes, snapshot: SnapshotRecord) -> Deferred[Judgement]:
+        """What the next snapshot's memory means."""
 
     def pair(self, machine: bytes, pair: bytes, since_ns: int, until_ns: int) -> Deferred[PairRow]: ...
 
@@ -321,9 +377,16 @@ class Catalogue(Protocol):
 
     def owner(self, machine: bytes) -> Deferred[bytes | None]: ...
 
-    def machines(self, tenant: bytes) -> Deferred[list[MachineRow]]: ...
+    def certificates(self, tenant: bytes) -> Deferred[list[Certificate]]:
+        """A tenant's, or (b"") the operator's own, in the order of registration."""
+
+    def machines(self, tenant: bytes | None) -> Deferred[list[MachineRow]]:
+        """A tenant's, or (None) all, in the order of enrolment."""
 
     def snapshots(self, machine: bytes, first: int, limit: int) -> Deferred[list[tuple[bytes, int]]]: ...
+
+    def untold_pairs(self, machine: bytes | None = None) -> Deferred[list[UntoldPair]]:
+        """The newest pairs of machines with more than one (of one machine, or of all), since which none was told."""
 
     def pairs(self, machine: bytes, first: int, limit: int) -> Deferred[list[ListedPair]]:
         """The names of pairs, from the machine's number ``first`` on."""
@@ -378,6 +441,9 @@ class Catalogue(Protocol):
     def holdings(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[dict[bytes, Holding]]:
         """What machines have here: a tenant's, or one; None: all."""
 
+    def growth(self, since_ns: int) -> Deferred[list[tuple[bytes, int, int]]]:
+        """The bytes of packs that each machine stored on each day (UTC, since 1970), from a time on."""
+
     def tenant_holdings(self, tenant: bytes | None = None) -> Deferred[list[TenantHolding]]:
         """What tenants have here, by name; None: all."""
 
@@ -385,6 +451,15 @@ class Catalogue(Protocol):
 
     def settings(self, name: str, tenant: bytes = b"") -> Deferred[list[tuple[bytes, str]]]:
         """A setting's newest values in a tenant's policy, or (b"") the operator's: by machine, b"" for all."""
+
+    def reads(
+        self, after: int, limit: int, tenant: bytes | None, machine: bytes, since_ns: int
+    ) -> Deferred[list[ReadRow]]:
+        """Reads behind a sequence and not over before ``since_ns``, the oldest first; of a tenant (None: all), about a
+        machine or (empty) all."""
+
+    def has_fetched(self, pin: bytes) -> Deferred[bool]:
+        """Whether a client key ever fetched blobs."""
 
     def days(self, spool: bytes) -> Deferred[list[str]]: ...
 

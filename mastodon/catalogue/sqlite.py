@@ -21,6 +21,7 @@ from mastodon.catalogue import (
     sqlite_histories,
     sqlite_packs,
     sqlite_queries,
+    sqlite_reads,
     sqlite_status,
 )
 from mastodon.catalogue.interface import (
@@ -35,20 +36,24 @@ from mastodon.catalogue.interface import (
     DayOfPacks,
     EventRow,
     Holding,
+    Judgement,
     ListedEvent,
     ListedPair,
     MachineRow,
     PairRow,
+    ReadRow,
     SettingRow,
+    Standing,
     StoredPack,
     Tenant,
     TenantHolding,
     Totals,
+    UntoldPair,
     WatchRow,
 )
 from mastodon.catalogue.lane import Lane, Mainland
+from mastodon.catalogue.sqlite_measures import SqliteMeasures
 from mastodon.sealed.events import EventCode
-from mastodon.sealed.jump import Jump
 from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.pack import Pack
 from mastodon.sealed.snapshot import SnapshotRecord
@@ -78,6 +83,7 @@ class SqliteCatalogue:
         self._writer_lane = Lane(mainland, "catalogue writer")
         self._reader_lane = Lane(mainland, "catalogue reader")
         self._connections: dict[str, sqlite3.Connection] = {}
+        self.measures = SqliteMeasures(self._read, self._write)
 
     def open(self) -> Deferred[Head | None]:
         """Open or make the file, bring its schema up to date, look it through."""
@@ -111,8 +117,11 @@ class SqliteCatalogue:
 
     # Asked by the append port
 
-    def account(self, machine: bytes, proven: bool = True) -> Deferred[Account | None]:
-        return self._read(machine if proven else STRANGERS, sqlite_queries.account, machine)
+    def account(self, machine: bytes) -> Deferred[Account | None]:
+        return self._read(machine, sqlite_queries.account, machine)
+
+    def standing(self, machine: bytes, stranger: bool = False) -> Deferred[Standing | None]:
+        return self._read(STRANGERS if stranger else OTHERS, sqlite_queries.standing, machine)
 
     def offending(self, pack: Pack, pair: bytes) -> Deferred[tuple[bytes, ...]]:
         return self._read(pack.machine, sqlite_packs.offending, pack, pair)
@@ -137,7 +146,7 @@ class SqliteCatalogue:
     ) -> Deferred[tuple[Committed | None, int]]:
         return self._read(machine, sqlite_queries.committed, machine, hash, since_ns, until_ns)
 
-    def judge(self, machine: bytes, snapshot: SnapshotRecord) -> Deferred[tuple[Jump | None, bool]]:
+    def judge(self, machine: bytes, snapshot: SnapshotRecord) -> Deferred[Judgement]:
         return self._read(machine, sqlite_histories.judge_next, machine, snapshot)
 
     def pair(self, machine: bytes, pair: bytes, since_ns: int, until_ns: int) -> Deferred[PairRow]:
@@ -163,11 +172,17 @@ class SqliteCatalogue:
     def owner(self, machine: bytes) -> Deferred[bytes | None]:
         return self._read(OTHERS, sqlite_queries.owner, machine)
 
-    def machines(self, tenant: bytes) -> Deferred[list[MachineRow]]:
+    def certificates(self, tenant: bytes) -> Deferred[list[Certificate]]:
+        return self._read(OTHERS, sqlite_queries.certificates, tenant)
+
+    def machines(self, tenant: bytes | None) -> Deferred[list[MachineRow]]:
         return self._read(OTHERS, sqlite_queries.machines, tenant)
 
     def snapshots(self, machine: bytes, first: int, limit: int) -> Deferred[list[tuple[bytes, int]]]:
         return self._read((RESTORE, machine), sqlite_queries.snapshots, machine, first, limit)
+
+    def untold_pairs(self, machine: bytes | None = None) -> Deferred[list[UntoldPair]]:
+        return self._read(OTHERS, sqlite_events.untold_pairs, machine)
 
     def pairs(self, machine: bytes, first: int, limit: int) -> Deferred[list[ListedPair]]:
         return self._read((RESTORE, machine), sqlite_queries.pairs, machine, first, limit)
@@ -221,6 +236,9 @@ class SqliteCatalogue:
     def holdings(self, tenant: bytes | None = None, machine: bytes | None = None) -> Deferred[dict[bytes, Holding]]:
         return self._read(WATCH, sqlite_status.holdings, tenant, machine)
 
+    def growth(self, since_ns: int) -> Deferred[list[tuple[bytes, int, int]]]:
+        return self._read(OTHERS, sqlite_status.growth, since_ns)
+
     def tenant_holdings(self, tenant: bytes | None = None) -> Deferred[list[TenantHolding]]:
         return self._read(WATCH, sqlite_status.tenant_holdings, tenant)
 
@@ -228,6 +246,14 @@ class SqliteCatalogue:
 
     def settings(self, name: str, tenant: bytes = b"") -> Deferred[list[tuple[bytes, str]]]:
         return self._read(OTHERS, sqlite_queries.settings, name, tenant)
+
+    def reads(
+        self, after: int, limit: int, tenant: bytes | None, machine: bytes, since_ns: int
+    ) -> Deferred[list[ReadRow]]:
+        return self._read(OTHERS, sqlite_reads.reads, after, limit, tenant, machine, since_ns)
+
+    def has_fetched(self, pin: bytes) -> Deferred[bool]:
+        return self._read(OTHERS, sqlite_reads.has_fetched, pin)
 
     def days(self, spool: bytes) -> Deferred[list[str]]:
         return self._read(OTHERS, sqlite_packs.days, spool)

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mastodon.catalogue import sqlite_histories
+from mastodon.catalogue import sqlite_histories, sqlite_reads
 from mastodon.catalogue.interface import CatalogueError
 from mastodon.sealed.book import Book
 from mastodon.sealed.enrolment import AdminRequest, Enrolment
@@ -27,6 +27,7 @@ from mastodon.sealed.ledger_entries import (
     MachineStateSet,
     PairAdded,
     PolicySet,
+    Reads,
     SnapshotCommitted,
 )
 from mastodon.sealed.pair import PairRecord, ReenvelopeRecord
@@ -238,6 +239,7 @@ CHANGES: dict[type[EntryBody], Callable[[sqlite3.Connection, LedgerEntry, Any], 
     BookSwapped: _book,
     PolicySet: _policy,
     Event: _event,
+    Reads: sqlite_reads.note_reads,
     Acknowledged: _acknowledged,
 }
 """What is not here is kept by the ledger alone, until a release that asks for it."""

@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Collection
 
-from mastodon.catalogue.interface import Condition, EventRow, SettingRow, WatchRow
+from mastodon.catalogue.interface import Condition, EventRow, SettingRow, UntoldPair, WatchRow
 from mastodon.sealed.events import EventCode
 from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.snapshot import SnapshotStatus
@@ -44,6 +44,19 @@ def conditions(db: sqlite3.Connection, tenant: bytes | None, machine: bytes | No
         (tenant, machine),
     )
     return [Condition(EventCode(code), *rest) for code, *rest in rows]
+
+
+def untold_pairs(db: sqlite3.Connection, machine: bytes | None) -> list[UntoldPair]:
+    """The newest pairs of machines with more than one, since which none was told."""
+    rows = db.execute(
+        "SELECT machines.tenant, machines.machine, pairs.nth, pairs.hash FROM machines "
+        "JOIN pairs ON pairs.number = machines.pair JOIN envelopes ON envelopes.machine = machines.number "
+        "AND envelopes.pair = pairs.pair AND envelopes.reenvelope = 0 "
+        "WHERE pairs.nth > 1 AND (?1 IS NULL OR machines.machine = ?1) AND NOT EXISTS (SELECT 1 FROM events "
+        "WHERE events.machine = machines.machine AND code = ?2 AND events.sequence > envelopes.sequence)",
+        (machine, int(EventCode.NEW_PAIR)),
+    )
+    return [UntoldPair(*row) for row in rows]
 
 
 def watch_rows(db: sqlite3.Connection, tenant: bytes | None, machine: bytes | None) -> list[WatchRow]:

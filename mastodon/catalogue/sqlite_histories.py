@@ -4,7 +4,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from mastodon.sealed.jump import Jump, JumpKind, is_news, judge
+from mastodon.catalogue.interface import Judgement
+from mastodon.sealed.jump import Jump, JumpKind, ends_fork, is_news, judge
 from mastodon.sealed.snapshot import SnapshotRecord
 
 
@@ -46,14 +47,16 @@ class _Past:
         return row
 
 
-def judge_next(db: sqlite3.Connection, machine: bytes, snapshot: SnapshotRecord) -> tuple[Jump | None, bool]:
-    """What a snapshot that is about to be committed is, and whether that is news."""
+def judge_next(db: sqlite3.Connection, machine: bytes, snapshot: SnapshotRecord) -> Judgement:
+    """What a snapshot that is about to be committed is."""
     row = db.execute("SELECT number FROM machines WHERE machine = ?", (machine,)).fetchone()
     if row is None:
-        return None, False
+        return Judgement()
     past = _Past(db, row[0])
     jump = judge(snapshot, past)
-    return jump, jump is not None and is_news(jump, past)
+    if jump is None:
+        return Judgement(ends_fork=ends_fork(snapshot.sequence, past))
+    return Judgement(jump, is_news(jump, past))
 
 
 def note_jump(db: sqlite3.Connection, number: int, snapshot: SnapshotRecord) -> None:

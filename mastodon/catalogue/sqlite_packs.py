@@ -35,7 +35,7 @@ def add_pack(db: sqlite3.Connection, stored: StoredPack) -> tuple[bytes, ...]:
     if known:
         _add_place(db, known[0], stored)
         return ()
-    machine = _machine(db, pack.machine)
+    machine = machine_number(db, pack.machine)
     pairs = {pair: _pair(db, machine, pair) for pair in set(stored.pairs.values())}
     db.executemany(
         "INSERT OR IGNORE INTO runs VALUES (?,?,?,?)",
@@ -63,8 +63,7 @@ def add_pack(db: sqlite3.Connection, stored: StoredPack) -> tuple[bytes, ...]:
         ],
     )
     db.execute(
-        "UPDATE machines SET kept_bytes = kept_bytes + ?, seen_ns = max(seen_ns, ?) WHERE number = ?",
-        (stored.size, stored.received_ns, machine),
+        "UPDATE machines SET seen_ns = max(seen_ns, ?) WHERE number = ?", (stored.received_ns, machine)
     )
     _add_place(db, number, stored)
     return tuple(one for one in headers if one in strange)
@@ -91,16 +90,16 @@ def _set_lost(db: sqlite3.Connection, spool: bytes, day: str, pack: int, lost: b
     if not changed:
         return
     step = -1 if lost else 1
-    (copies,) = db.execute(
-        "UPDATE packs SET copies = copies + ? WHERE number = ? RETURNING copies", (step, pack)
+    copies, machine, size = db.execute(
+        "UPDATE packs SET copies = copies + ? WHERE number = ? RETURNING copies, machine, size", (step, pack)
     ).fetchone()
     if copies != (0 if lost else 1):
         return
+    db.execute("UPDATE machines SET kept_bytes = kept_bytes + ? WHERE number = ?", (step * size, machine))
     per_pair = db.execute("SELECT pair, count(*) FROM sealings WHERE pack = ? GROUP BY pair", (pack,)).fetchall()
     db.executemany("UPDATE pairs SET blobs = blobs + ? WHERE number = ?", [(step * n, pair) for pair, n in per_pair])
     if lost:
         # Which pages lead to the lost blobs would take a walk upwards; the next commit walks down anyway.
-        (machine,) = db.execute("SELECT machine FROM packs WHERE number = ?", (pack,)).fetchone()
         db.execute("UPDATE blobs SET closed = 0 WHERE machine = ? AND closed = 1", (machine,))
         db.execute("UPDATE machines SET closure = closure + 1 WHERE number = ?", (machine,))
 
@@ -108,12 +107,12 @@ def _set_lost(db: sqlite3.Connection, spool: bytes, day: str, pack: int, lost: b
 def has_pack(db: sqlite3.Connection, machine: bytes, pack: bytes) -> bool:
     """Whether this pack of the machine's is there."""
     query = "SELECT 1 FROM packs WHERE pack = ? AND machine = ? AND copies > 0"
-    return db.execute(query, (pack, _machine(db, machine))).fetchone() is not None
+    return db.execute(query, (pack, machine_number(db, machine))).fetchone() is not None
 
 
 def offending(db: sqlite3.Connection, pack: Pack, pair: bytes) -> tuple[bytes, ...]:
     """Ids of the pack that are there already under countable pairs, or whose header is not that of the first."""
-    machine = _machine(db, pack.machine)
+    machine = machine_number(db, pack.machine)
     headers = {one.header.id: one.header for one in pack.blobs}
     wrong = set(_other_header(db, machine, headers))
     wrong |= {id for id, state in blob_states(db, pack.machine, list(headers)).items() if state.present}
@@ -122,9 +121,9 @@ def offending(db: sqlite3.Connection, pack: Pack, pair: bytes) -> tuple[bytes, .
 
 def blob_states(db: sqlite3.Connection, machine: bytes, ids: Sequence[bytes]) -> dict[bytes, BlobState]:
     """How ids stand under the countable pairs."""
-    number = _machine(db, machine)
+    number = machine_number(db, machine)
     found = {}
-    for part, marks in _parts(ids):
+    for part, marks in in_parts(ids):
         rows = db.execute(
             f"SELECT blob, kind, closed, {PRESENT} FROM blobs WHERE machine = ?1 AND blob IN ({marks})",
             (number, *part),
@@ -135,7 +134,7 @@ def blob_states(db: sqlite3.Connection, machine: bytes, ids: Sequence[bytes]) ->
 
 def references(db: sqlite3.Connection, machine: bytes, ids: Sequence[bytes]) -> dict[bytes, tuple[bytes, ...]]:
     """What maps, pages and roots refer to; an id without references is left out."""
-    return {blob: _split(packed) for blob, packed in _packed_references(db, _machine(db, machine), ids)}
+    return {blob: _split(packed) for blob, packed in _packed_references(db, machine_number(db, machine), ids)}
 
 
 def closure(db: sqlite3.Connection, machine: bytes) -> int:
@@ -148,7 +147,7 @@ def mark_closed(db: sqlite3.Connection, machine: bytes, ids: Sequence[bytes], ex
     """All below these is there, unless something was lost since ``expected`` was read."""
     if closure(db, machine) != expected:
         return False
-    number = _machine(db, machine)
+    number = machine_number(db, machine)
     db.executemany("UPDATE blobs SET closed = 1 WHERE machine = ? AND blob = ?", [(number, one) for one in ids])
     return True
 
@@ -158,10 +157,10 @@ def locate(db: sqlite3.Connection, machine: bytes, ids: Sequence[bytes], spools:
 
     Of an id that was sealed more often than that, the oldest and the newest SEALINGS_EACH_WAY.
     """
-    number = _machine(db, machine)
+    number = machine_number(db, machine)
     on = ",".join("?" * len(spools))
     found: dict[tuple[int, int], BlobPlace] = {}
-    for part, marks in _parts(ids):
+    for part, marks in in_parts(ids):
         rows = db.execute(
             "SELECT number, blob, pack, spool, day, start, size FROM ("
             "SELECT packs.number, blobs.blob, packs.pack, places.spool, places.day, sealings.start, sealings.size, "
@@ -211,7 +210,7 @@ def _add_blobs(db: sqlite3.Connection, machine: int, headers: Sequence[BlobHeade
 def _other_header(db: sqlite3.Connection, machine: int, headers: dict[bytes, BlobHeader]) -> Iterator[bytes]:
     """Ids that are known with another kind or other references."""
     leading = []
-    for part, marks in _parts(headers):
+    for part, marks in in_parts(headers):
         rows = db.execute(f"SELECT blob, kind FROM blobs WHERE machine = ? AND blob IN ({marks})", (machine, *part))
         for blob, kind in rows.fetchall():
             if kind != headers[blob].kind:
@@ -225,7 +224,7 @@ def _other_header(db: sqlite3.Connection, machine: int, headers: dict[bytes, Blo
 
 
 def _packed_references(db: sqlite3.Connection, machine: int, ids: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    for part, marks in _parts(ids):
+    for part, marks in in_parts(ids):
         yield from db.execute(
             "SELECT blobs.blob, blob_references.ids FROM blobs JOIN blob_references "
             f"ON blob_references.blob = blobs.number WHERE blobs.machine = ? AND blobs.blob IN ({marks})",
@@ -235,14 +234,14 @@ def _packed_references(db: sqlite3.Connection, machine: int, ids: Iterable[bytes
 
 def _numbers(db: sqlite3.Connection, machine: int, ids: Iterable[bytes]) -> dict[bytes, int]:
     found: dict[bytes, int] = {}
-    for part, marks in _parts(ids):
+    for part, marks in in_parts(ids):
         found.update(
             db.execute(f"SELECT blob, number FROM blobs WHERE machine = ? AND blob IN ({marks})", (machine, *part))
         )
     return found
 
 
-def _parts(ids: Iterable[bytes]) -> Iterator[tuple[list[bytes], str]]:
+def in_parts(ids: Iterable[bytes]) -> Iterator[tuple[list[bytes], str]]:
     """The ids in parts of a size that one statement takes, each with its parameter marks."""
     every = list(ids)
     for at in range(0, len(every), ASKED_AT_ONCE):
@@ -254,7 +253,8 @@ def _split(packed: bytes) -> tuple[bytes, ...]:
     return tuple(packed[at : at + ID_LENGTH] for at in range(0, len(packed), ID_LENGTH))
 
 
-def _machine(db: sqlite3.Connection, machine: bytes) -> int:
+def machine_number(db: sqlite3.Connection, machine: bytes) -> int:
+    """The small number of a machine, 0 for one that is not known."""
     row = db.execute("SELECT number FROM machines WHERE machine = ?", (machine,)).fetchone()
     return row[0] if row else 0
 

@@ -11,13 +11,14 @@ from mastodon.catalogue.interface import (
     ListedPair,
     MachineRow,
     PairRow,
+    Standing,
     Tenant,
     Totals,
 )
 from mastodon.sealed.ledger_entries import MachineState, Role
 from mastodon.sealed.snapshot import SnapshotStatus
 
-CERTIFICATE = "SELECT pin, tenant, role, label, machine, root, expires_ns FROM certificates"
+CERTIFICATE = "SELECT pin, tenant, role, label, machine, root, expires_ns, added_ns FROM certificates"
 OF_MACHINE = "machine = (SELECT number FROM machines WHERE machine = ?)"
 
 
@@ -44,6 +45,12 @@ def account(db: sqlite3.Connection, machine: bytes) -> Account | None:
         record, blobs = found
     id, public_key, tenant, state, sequence, head = facts
     return Account(id, public_key, tenant, MachineState(state), sequence, head, record, blobs)
+
+
+def standing(db: sqlite3.Connection, machine: bytes) -> Standing | None:
+    """What decides whether the machine is let in."""
+    row = db.execute("SELECT tenant, public_key, state FROM machines WHERE machine = ?", (machine,)).fetchone()
+    return Standing(row[0], row[1], MachineState(row[2])) if row else None
 
 
 def committed(
@@ -104,16 +111,22 @@ def owner(db: sqlite3.Connection, machine: bytes) -> bytes | None:
     return row[0] if row else None
 
 
-def machines(db: sqlite3.Connection, tenant: bytes) -> list[MachineRow]:
-    """A tenant's machines in the order of enrolment."""
+def certificates(db: sqlite3.Connection, tenant: bytes) -> list[Certificate]:
+    """A tenant's certificates, or (b"") the operator's own."""
+    return list(_certificates(db, tenant))
+
+
+def machines(db: sqlite3.Connection, tenant: bytes | None) -> list[MachineRow]:
+    """A tenant's machines, or (None) all, in the order of enrolment."""
+    which, values = ("", ()) if tenant is None else ("WHERE tenant = ?", (tenant,))
     rows = db.execute(
-        "SELECT machine, enrolment, state, seen_ns, snapshots, kept_bytes FROM machines WHERE tenant = ? "
+        f"SELECT machine, enrolment, state, seen_ns, snapshots, kept_bytes, tenant FROM machines {which} "
         "ORDER BY number",
-        (tenant,),
+        values,
     )
     return [
-        MachineRow(machine, enrolment, MachineState(state), seen, snapshots, kept)
-        for machine, enrolment, state, seen, snapshots, kept in rows
+        MachineRow(machine, enrolment, MachineState(state), seen, snapshots, kept, whose)
+        for machine, enrolment, state, seen, snapshots, kept, whose in rows
     ]
 
 
@@ -200,6 +213,6 @@ def _certificates(db: sqlite3.Connection, tenant: bytes) -> tuple[Certificate, .
     return tuple(map(_certificate, db.execute(f"{CERTIFICATE} WHERE tenant = ? ORDER BY added_ns", (tenant,))))
 
 
-def _certificate(row: tuple[bytes, bytes, int, str, bytes, bytes, int]) -> Certificate:
-    pin, tenant, role, label, machine, root, expires = row
-    return Certificate(pin, tenant, Role(role), label, machine, root, expires)
+def _certificate(row: tuple[bytes, bytes, int, str, bytes, bytes, int, int]) -> Certificate:
+    pin, tenant, role, label, machine, root, expires, added = row
+    return Certificate(pin, tenant, Role(role), label, machine, root, expires, added)

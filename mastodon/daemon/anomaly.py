@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median_low
 
+from mastodon.catalogue.measures import BackupDay
 from mastodon.host.sizes import show_size
 
 STRETCH = 28
@@ -45,29 +46,11 @@ class Finding(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
-    """A day on which complete snapshots were committed; ``sequence`` and what is reached are of the last of them."""
-
-    sequence: int
-    until_ns: int
-    """When it was committed."""
-    sent_bytes: int
-    sent_blobs: int
-    """In packs that came since the last complete snapshot of the day before."""
-    listing_bytes: int
-    """Root and pages, sealed."""
-    content_bytes: int
-    """What the pages lead to, sealed; what several pages lead to counts for each."""
-    blobs: int
-    """All that is reached."""
-
-
-@dataclass(frozen=True, slots=True)
 class _Measure:
     """What was sent is held against the size of what there is."""
 
-    sent: Callable[[Day], int]
-    size: Callable[[Day], int]
+    sent: Callable[[BackupDay], int]
+    size: Callable[[BackupDay], int]
     least: int
     show: Callable[[int], str]
 
@@ -76,14 +59,14 @@ BYTES = _Measure(lambda day: day.sent_bytes, lambda day: day.listing_bytes + day
 BLOBS = _Measure(lambda day: day.sent_blobs, lambda day: day.blobs, LEAST_BLOBS, lambda count: f"{count} blobs")
 
 
-def judge(days: Sequence[Day]) -> dict[Finding, str]:
+def judge(days: Sequence[BackupDay]) -> dict[Finding, str]:
     """The last of ``days`` (oldest first) held against those before it: what is odd, with the figures for people."""
     days = days[-HISTORY:]
     found = {Finding.CHURN: _churn(days), Finding.SHRINK: _shrink(days)}
     return {finding: text for finding, text in found.items() if text}
 
 
-def _churn(days: Sequence[Day]) -> str:
+def _churn(days: Sequence[BackupDay]) -> str:
     for span, share, times in SPANS:
         for measure in (BYTES, BLOBS):
             if text := _churn_in(days, span, share, times, measure):
@@ -91,7 +74,7 @@ def _churn(days: Sequence[Day]) -> str:
     return ""
 
 
-def _churn_in(days: Sequence[Day], span: int, share: float, times: float, measure: _Measure) -> str:
+def _churn_in(days: Sequence[BackupDay], span: int, share: float, times: float, measure: _Measure) -> str:
     """What the last ``span`` days sent, against windows of as many days before them."""
     before = [measure.sent(day) for day in days[:-span]]
     windows = [sum(before[at : at + span]) for at in range(len(before) - span + 1)][-STRETCH:]
@@ -107,7 +90,7 @@ def _churn_in(days: Sequence[Day], span: int, share: float, times: float, measur
     return f"{measure.show(now)} sent in {time}, usual {measure.show(usual)}; there are {measure.show(size)} in all"
 
 
-def _shrink(days: Sequence[Day]) -> str:
+def _shrink(days: Sequence[BackupDay]) -> str:
     before = days[:-1]
     # The highest of several medians: what dwindles slowly is held against what it was weeks ago.
     stretches = [before[max(0, end - STRETCH) : end] for end in range(len(before), MINIMUM - 1, -STRETCH)]
@@ -121,9 +104,9 @@ def _shrink(days: Sequence[Day]) -> str:
     return ""
 
 
-def _content(day: Day) -> int:
+def _content(day: BackupDay) -> int:
     return day.content_bytes
 
 
-def _listing(day: Day) -> int:
+def _listing(day: BackupDay) -> int:
     return day.listing_bytes

@@ -11,12 +11,13 @@ from twisted.python.failure import Failure
 from mastodon.daemon.connection import FramedConnection
 from mastodon.daemon.errors import PackRefused, Refused
 from mastodon.daemon.events import APPEND_EVENTS
+from mastodon.daemon.machine_states import FINAL
 from mastodon.daemon.rates import Allowance
-from mastodon.daemon.store import Account, CommitResult, PackReceiver
+from mastodon.daemon.store import Account, CommitResult, PackReceiver, Standing
 from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.record import record_hash
 from mastodon.wire import append_server
-from mastodon.wire.append_server import AppendSession, LookUp, Open, Perform
+from mastodon.wire.append_server import UNKNOWN, AppendSession, LookUp, Open, Perform, TooOld
 from mastodon.wire.effects import Close, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, WireError
 from mastodon.wire.fair import Kind
@@ -49,6 +50,7 @@ OFFERS_OUTSTANDING = 4
 """Each may make the catalogue look thousands of ids up, and all machines' look-ups stand in one line."""
 PIECE = bytes((Piece.KIND, Piece.PART))
 HELLO_S = 20.0
+DISABLED = "this machine is disabled: nothing is taken from it until its admin, or the operator, enables it again"
 PROGRESS_LOGGED_S = 60.0
 
 
@@ -62,7 +64,7 @@ class AppendConnection(FramedConnection):
         self._port = port
         self._store = port.store
         self._session = AppendSession(nonce, port.server_pin)
-        self._account: Account | None = None
+        self._is_disabled = False
         self._epoch = 0
         self.run_nonce = b""
         self._machine = b""
@@ -144,6 +146,11 @@ class AppendConnection(FramedConnection):
         """A newer session of this machine took over."""
         self._end(ErrorCode.DISPLACED, "a newer session of this machine took over")
 
+    def state_set(self, machine: bytes, state: MachineState) -> None:
+        """This machine may append no more, from now on."""
+        if machine == self._machine:
+            self._turn_away(machine, state)
+
     def shut_down(self) -> None:
         """The daemon stops: what was acknowledged is safe, the agent comes back later."""
         self._end(ErrorCode.UNAVAILABLE, "the server is shutting down: try again in a minute")
@@ -161,9 +168,11 @@ class AppendConnection(FramedConnection):
                 case Send(message):
                     self.send(message)
                 case LookUp(machine):
-                    self._job(partial(self._store.account, machine, proven=False), self._looked_up)
+                    self._job(partial(self._store.standing, machine), self._looked_up)
                 case Open(hello):
                     self._open(hello)
+                case TooOld(hello):
+                    self._port.heard.too_old(hello)
                 case Perform(message):
                     self._perform(message)
                 case SecurityEvent(code, text):
@@ -171,39 +180,57 @@ class AppendConnection(FramedConnection):
                         self.host, "append port: security event from {peer}: {text}", peer=self.peer, text=text
                     )
                     self._store.record(APPEND_EVENTS[code], machine=self._machine, detail=f"{self.peer}: {text}")
+                    if code is ErrorCode.NOT_AUTHENTICATED:
+                        self._port.heard.refused("append port", self.host)
                 case Close():
                     self.close()
 
     # Authentication
 
-    def _looked_up(self, account: Account | None) -> None:
-        usable = account is not None and account.state is MachineState.ACTIVE
-        self._account = account if usable else None
-        self._run_effects(self._session.known(self._account.public_key if self._account else None))
+    def _looked_up(self, standing: Standing | None) -> None:
+        self._is_disabled = standing is not None and standing.state is MachineState.DISABLED
+        ended = standing is None or standing.state in FINAL
+        self._run_effects(self._session.known(None if ended or standing is None else standing.public_key))
 
     def _open(self, hello: Hello) -> None:
-        account = self._account
-        assert account is not None  # the session opens only for a key that was found
+        machine = hello.machine
         if self.over:
             return  # it left while it was looked up
+        if self._is_disabled:
+            self._turn_away(machine, MachineState.DISABLED)
+            return
         self.run_nonce = hello.run_nonce
-        if not self._port.sessions.claim(account.machine, self, self.clock.seconds()):
+        if not self._port.sessions.claim(machine, self, self.clock.seconds()):
             self._end(ErrorCode.BUSY, "another session of this machine is alive: is another run going on?")
             return
-        self._machine = account.machine
-        if not self._port.admission.prove(self, account.machine):
+        self._machine = machine
+        if not self._port.admission.prove(self, machine):
             self._end(ErrorCode.UNAVAILABLE, "the server has as many connections as it takes: try again in a minute")
             return
-        self._epoch = self._store.machine_session(account.machine)
-        self._allowance = self._port.allowance(account.machine)
-        self.belong_to(account.machine)
+        self._epoch = self._store.machine_session(machine)
+        self._port.heard.checked_in(hello)
+        self._allowance = self._port.allowance(machine)
+        self.belong_to(machine)
         self.raise_limit(APPEND_FRAME_LIMIT)
         # The head is read again under the new epoch: the session before may just have committed.
-        self._job(lambda: self._store.account(account.machine), lambda fresh: self._answer(fresh, hello))
+        self._job(lambda: self._store.account(machine), lambda fresh: self._answer(fresh, hello))
+
+    def _turn_away(self, machine: bytes, state: MachineState) -> None:
+        """Said to the machine itself only: whoever cannot prove to be it hears what strangers hear."""
+        self._port.lines.info(
+            machine.hex(), "machine {machine}: {state}, turned away", machine=machine.hex(), state=state.name.lower()
+        )
+        if state is MachineState.DISABLED:
+            self._end(ErrorCode.DISABLED, DISABLED)
+        else:
+            self._end(ErrorCode.NOT_AUTHENTICATED, UNKNOWN)
 
     def _answer(self, account: Account | None, hello: Hello) -> None:
         if account is None:
-            self._end(ErrorCode.NOT_AUTHENTICATED, "unknown machine, or wrong signature")
+            self._end(ErrorCode.NOT_AUTHENTICATED, UNKNOWN)
+            return
+        if account.state is not MachineState.ACTIVE:  # since a moment
+            self._turn_away(account.machine, account.state)
             return
         self._port.lines.info(
             self._machine.hex(), "append port: machine {machine} checked in from {peer}, agent {version}",

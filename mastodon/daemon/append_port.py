@@ -8,10 +8,12 @@ from twisted.internet.protocol import ServerFactory
 from mastodon.daemon.admission import Admission
 from mastodon.daemon.append_connection import AppendConnection
 from mastodon.daemon.bounded_log import BoundedLog
+from mastodon.daemon.heard import Heard
 from mastodon.daemon.rates import Allowance, Bucket
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.daemon.sessions import MachineSessions
 from mastodon.daemon.store import Store
+from mastodon.sealed.ledger_entries import MachineState, MachineStateSet
 from mastodon.wire.fair import Kind
 
 
@@ -32,11 +34,13 @@ class AppendPort(ServerFactory):
         self.sessions = MachineSessions()
         self.lines = BoundedLog(AppendConnection.log, clock)
         self.admission: Admission[AppendConnection] = Admission(connections_limit, 1, strangers_limit)
+        self.heard = Heard()
         self._random = random
         self.total = Bucket(lambda: store.rates.total, clock.seconds)
         self._allowances: dict[bytes, Allowance] = {}
         scheduler.gate(Kind.APPEND, self.total.wait)
         store.rates.watchers.append(self._cap_changed)
+        store.followers.add(MachineStateSet, self._state_set)
 
     @property
     def connections(self) -> set[AppendConnection]:
@@ -54,6 +58,11 @@ class AppendPort(ServerFactory):
         if machine not in self._allowances:
             self._allowances[machine] = Allowance(lambda: self.store.rates.of(machine), self.clock.seconds)
         return self._allowances[machine]
+
+    def _state_set(self, body: MachineStateSet) -> None:
+        if body.state is not MachineState.ACTIVE:
+            for connection in list(self.connections):
+                connection.state_set(body.machine, body.state)
 
     def _cap_changed(self) -> None:
         for connection in list(self.connections):

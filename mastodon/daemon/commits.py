@@ -16,7 +16,7 @@ from mastodon.daemon.errors import LimitReached, PairRefused, Refused, SnapshotR
 from mastodon.daemon.events import EventCode
 from mastodon.daemon.intake import NAMED, Intake
 from mastodon.daemon.ledger_writer import LedgerWriter
-from mastodon.daemon.travels import CODES, told
+from mastodon.daemon.travels import CODES, FORK_OVER, told
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.ledger_entries import PairAdded, SnapshotCommitted
@@ -99,13 +99,25 @@ class Commits:
                 raise
             if missing or more:
                 return CommitResult(name, 0, snapshot.status, missing, more)
-            jump, is_news = await catalogue.judge(machine, snapshot)
+            events = await self._travels(machine, snapshot)
             demand_current()
-            if jump is not None and is_news:
-                # Before the snapshot: a crash between the two tells it twice rather than never.
-                self._intake.record(CODES[jump.kind], machine, told(snapshot, jump))
+            for code, detail in events:
+                # Before the snapshot: a crash between the two must not keep it from being told.
+                self._intake.record(code, machine, detail)
             entry = await self._ledger.append(SnapshotCommitted(record))
             return CommitResult(name, entry.time_ns, snapshot.status)
+
+    async def _travels(self, machine: bytes, snapshot: SnapshotRecord) -> list[tuple[EventCode, str]]:
+        """What is to be told of the machine's memory."""
+        catalogue = self._intake.catalogue
+        judged = await catalogue.judge(machine, snapshot)
+        if judged.jump is not None and judged.is_news:
+            code, detail = CODES[judged.jump.kind], told(snapshot, judged.jump)
+            before = await catalogue.newest_event(code, b"", machine)
+            return [] if before is not None and before.detail == detail else [(code, detail)]
+        if judged.ends_fork and any(one.code is EventCode.CLONE for one in await catalogue.conditions(None, machine)):
+            return [(EventCode.SPLIT, FORK_OVER)]
+        return []
 
     async def _missing(self, machine: bytes, root: bytes) -> tuple[tuple[bytes, ...], bool]:
         # Behind the writes: a commit sees every pack acknowledged before it.

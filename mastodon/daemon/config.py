@@ -237,7 +237,7 @@ def _telling(table: _Table, name: str, path: Callable[[Any], Path]) -> TellingCo
         table.take("starttls", _yes_or_no, usual.starttls),
         table.take("user", _ascii, usual.user),
         table.take("password_file", path, None),
-        table.take("from", _one_mail_address, f"mastodon@{name}"),
+        table.take("from", _one_mail_address, _usual_sender(name)),
         table.take("operator", _mail_addresses, usual.operator),
         table.take("allow_private", _yes_or_no, usual.allow_private),
         table.take("digest_hour", _number(0, 23), usual.digest_hour),
@@ -254,12 +254,21 @@ def _judged(table: _Table, telling: TellingConfig) -> TellingConfig:
         raise table.error("user", "user and password_file go together")
     if telling.user and not telling.starttls:
         raise table.error("user", "would send the password in the clear: leave starttls = true")
-    if telling.smtp_host:
-        try:
-            mail_addresses(telling.sender)
-        except ValueError:
-            raise table.error("from", "is missing: give the address that the mails are to come from") from None
+    if telling.smtp_host and not telling.sender:
+        raise table.error("from", "is missing: give the address that the mails are to come from")
     return telling
+
+
+def _usual_sender(name: str) -> str:
+    """mastodon@ the server's name, when that is a name that mail can come from."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        try:
+            return mail_addresses(f"mastodon@{name}")[0]
+        except ValueError:
+            return ""
+    return ""
 
 
 def _rate(value: Any) -> int:
@@ -287,8 +296,10 @@ def _yes_or_no(value: Any) -> bool:
 
 
 def _one_mail_address(value: Any) -> str:
-    (one,) = mail_addresses(_text(value)) or ("",)
-    return one
+    found = mail_addresses(_text(value))
+    if len(found) != 1:
+        raise ValueError("expected one mail address")
+    return found[0]
 
 
 def _mail_addresses(value: Any) -> tuple[str, ...]:

@@ -53,6 +53,12 @@ class SpoolFull(_Coded):
     CODE = ErrorCode.SERVER_FULL
 
 
+class QuotaFull(_Coded):
+    """The machine's quota is used up, or its admin's: raise it. What is stored stays."""
+
+    CODE = ErrorCode.QUOTA
+
+
 CATALOGUE_REFUSES = "the server's catalogue cannot be used: its log says why"
 
 

@@ -10,8 +10,10 @@ from collections.abc import Awaitable, Callable
 from twisted.internet.defer import DeferredLock
 
 from mastodon.catalogue.interface import Catalogue, Tenant
+from mastodon.daemon.client_keys import LABEL_LIMIT, ClientKeys
 from mastodon.daemon.errors import Conflict, NotAllowed, NotFound
 from mastodon.daemon.ledger_writer import LedgerWriter
+from mastodon.daemon.machine_states import MachineStates
 from mastodon.daemon.policies import Changes, Policies
 from mastodon.sealed.book import Book
 from mastodon.sealed.enrolment import AdminRequest, Enrolment
@@ -21,14 +23,13 @@ from mastodon.sealed.ledger_entries import (
     AdminAdded,
     BookSwapped,
     CertificateAdded,
-    CertificateRemoved,
     Event,
     MachineEnrolled,
     MachineState,
-    MachineStateSet,
     Role,
 )
 from mastodon.sealed.record import record_hash
+from mastodon.sealed.schema import clean_text
 from mastodon.sealed.statement import (
     CertificateContent,
     MachineContent,
@@ -42,7 +43,6 @@ from mastodon.sealed.statement import (
 
 COUNTER_MOST = (1 << 63) - 1
 NAME_MOST = 64
-REGISTRABLE = frozenset({Role.ADMIN, Role.MONITOR})
 STATES: dict[StatementVerb, MachineState] = {
     StatementVerb.DISABLE_MACHINE: MachineState.DISABLED,
     StatementVerb.ENABLE_MACHINE: MachineState.ACTIVE,
@@ -62,6 +62,8 @@ class Authority:
         self._now_ns = now_ns
         self._lock = DeferredLock()
         self.policies = Policies(catalogue, ledger, now_ns)
+        self.keys = ClientKeys(catalogue, ledger)
+        self.states = MachineStates(catalogue, ledger)
 
     async def execute(self, tenant: bytes, pin: bytes, statement: bytes, attachment: bytes) -> None:
         """Do what a statement says. Raises Refused."""
@@ -93,7 +95,18 @@ class Authority:
         if owner is not None and owner != tenant.tenant:
             raise Conflict("this machine is enrolled already")
         if owner is None:
+            if enrolment.origin is not None:
+                await self._tell_split(tenant.tenant, enrolment.origin, enrolment.machine)
             await self._ledger.append(MachineEnrolled(said.content, statement))
+
+    async def _tell_split(self, tenant: bytes, origin: bytes, machine: bytes) -> None:
+        """Before the enrolment: a crash between the two must not keep it from being told."""
+        if await self._catalogue.owner(origin) != tenant:
+            raise NotFound("no such machine to split from")
+        detail = f"one side goes on as machine {machine.hex()}, the other as before"
+        before = await self._catalogue.newest_event(EventCode.SPLIT, tenant, origin)
+        if before is None or before.detail != detail:
+            await self._ledger.append(Event(int(EventCode.SPLIT), tenant, origin, detail))
 
     async def _swap_book(self, tenant: Tenant, said: Statement, statement: bytes, attachment: bytes) -> None:
         name = record_hash(attachment)
@@ -111,47 +124,22 @@ class Authority:
 
     async def _register(self, tenant: Tenant, said: Statement, statement: bytes, attachment: bytes) -> None:
         wanted = decode_content(CertificateContent, said.content)
-        if wanted.role not in REGISTRABLE:
-            raise NotAllowed(f"a certificate with the role {wanted.role.name.lower()} is not registered this way")
-        await self._add_certificate(
-            CertificateAdded(wanted.pin, tenant.tenant, wanted.role, wanted.label, statement)
-        )
-
-    async def _add_certificate(self, wanted: CertificateAdded) -> None:
-        if await self._catalogue.is_removed(wanted.pin):
-            raise NotAllowed("this key was removed, which is for ever: make a new one")
-        known = await self._catalogue.certificate(wanted.pin)
-        if known is None:
-            await self._ledger.append(wanted)
-        elif (known.tenant, known.role) != (wanted.tenant, wanted.role):
-            raise Conflict("this key is registered already: one key, one admin, one role")
+        entry = CertificateAdded(wanted.pin, tenant.tenant, wanted.role, wanted.label, statement)
+        await self.keys.add(entry, _by(said))
 
     async def _remove(self, tenant: Tenant, said: Statement, statement: bytes, attachment: bytes) -> None:
         pin = decode_content(PinContent, said.content).pin
-        known = await self._catalogue.certificate(pin)
-        if known is None or known.tenant != tenant.tenant:
-            raise NotFound("no certificate with this pin")
-        await self._ledger.append(CertificateRemoved(pin, statement))
+        await self.keys.remove(pin, tenant.tenant, statement, _by(said))
 
     async def _set_state(self, tenant: Tenant, said: Statement, statement: bytes, attachment: bytes) -> None:
         content = decode_content(MachineContent, said.content)
-        account = await self._catalogue.account(content.machine)
-        if account is None or account.tenant != tenant.tenant:
-            raise NotFound("no such machine")
-        state = STATES[said.verb]
-        if account.state is state:
-            return
-        if account.state in (MachineState.CLOSED, MachineState.RETIRED):
-            raise NotAllowed(f"the machine is {account.state.name.lower()}, which is final")
-        if state is not MachineState.ACTIVE:
-            detail = f"{state.name.lower()}: not watched, by statement {said.counter}"
-            await self._ledger.append(Event(EventCode.WATCH_WEAKENED, tenant.tenant, content.machine, detail))
-        await self._ledger.append(MachineStateSet(content.machine, state, statement, content.snapshot))
+        await self.states.set(
+            content.machine, STATES[said.verb], tenant.tenant, statement, _by(said), content.snapshot
+        )
 
     async def _policy(self, tenant: Tenant, said: Statement, statement: bytes, attachment: bytes) -> None:
         content = decode_content(PolicyContent, said.content)
-        by = f"statement {said.counter}"
-        await self.policies.change(tenant.tenant, content.machine, content.settings, statement, by)
+        await self.policies.change(tenant.tenant, content.machine, content.settings, statement, _by(said))
 
     # The operator's
 
@@ -170,12 +158,12 @@ class Authority:
                     raise Conflict(f"there is another admin of the name {name!r}")
                 if known.name != name and known.tenant == said.tenant:
                     raise Conflict(f"this admin is registered already, as {known.name!r}")
-            wanted = CertificateAdded(said.client, said.tenant, Role.ADMIN, said.label, b"")
-            if await self._catalogue.is_removed(said.client):
-                raise NotAllowed("the request's client key was removed, which is for ever: make a new one")
-            if await self._catalogue.tenant(said.tenant) is None:
+            await self.keys.demand_fresh(said.client)
+            is_new = await self._catalogue.tenant(said.tenant) is None
+            if is_new:
                 await self._ledger.append(AdminAdded(said.tenant, name, request))
-            await self._add_certificate(wanted)
+            wanted = CertificateAdded(said.client, said.tenant, Role.ADMIN, said.label, b"")
+            await self.keys.add(wanted, told=not is_new)
             row = await self._catalogue.tenant(said.tenant)
             assert row is not None
             return row
@@ -185,14 +173,31 @@ class Authority:
         async with self._lock:
             await self.policies.change(tenant, machine, changes)
 
+    async def add_certificate(self, name: str, pin: bytes, role: Role, label: str) -> None:
+        """Register a client key of the admin of this name, or (empty) the operator's own monitor. Raises Refused."""
+        async with self._lock:
+            tenant = b""
+            if name:
+                tenants = {one.name: one.tenant for one in await self._catalogue.tenants()}
+                if name not in tenants:
+                    raise NotFound(f"there is no admin {name!r}: `mastodon admin list` shows them")
+                tenant = tenants[name]
+            await self.keys.add(CertificateAdded(pin, tenant, role, clean_text(label, LABEL_LIMIT), b""))
+
     async def remove_certificate(self, pin: bytes) -> None:
         """For ever, at once. Raises Refused."""
         async with self._lock:
-            if await self._catalogue.is_removed(pin):
-                return
-            if await self._catalogue.certificate(pin) is None:
-                raise NotFound("no certificate with this pin is registered")
-            await self._ledger.append(CertificateRemoved(pin, b""))
+            if not await self._catalogue.is_removed(pin):
+                await self.keys.remove(pin, None)
+
+    async def set_state(self, machine: bytes, state: MachineState) -> None:
+        """Disable or enable a machine. Raises Refused."""
+        async with self._lock:
+            await self.states.set(machine, state, None)
+
+
+def _by(said: Statement) -> str:
+    return f"statement {said.counter}"
 
 
 Verb = Callable[[Authority, Tenant, Statement, bytes, bytes], Awaitable[None]]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mastodon import __version__
@@ -15,17 +16,23 @@ from mastodon.catalogue.interface import Catalogue
 from mastodon.catalogue.sqlite import SqliteCatalogue, remove_files
 from mastodon.daemon.acks import InThread
 from mastodon.daemon.commits import Commits
+from mastodon.daemon.edges import Edges
 from mastodon.daemon.events import EventCode
 from mastodon.daemon.execute import Authority
+from mastodon.daemon.followers import Followers
 from mastodon.daemon.heads import HeadsFile
 from mastodon.daemon.intake import Intake, Record
 from mastodon.daemon.ledger_writer import LedgerWriter
 from mastodon.daemon.opening import CATALOGUE, OpenedLedger, compare_all, open_catalogue
+from mastodon.daemon.quota_edges import QuotaEdges
+from mastodon.daemon.quotas import Quotas
+from mastodon.daemon.reads import ReadLog
 from mastodon.daemon.served import ServedTime
 from mastodon.daemon.spool import Spool
 from mastodon.daemon.spools import Spools
 from mastodon.daemon.watching import Recorder, Watching
 from mastodon.host.durable import Disk
+from mastodon.sealed.ledger import Head, LedgerEntry
 from mastodon.sealed.ledger_entries import ChainStarted
 
 log = Logger()
@@ -48,6 +55,7 @@ class Surroundings:
     tell: Recorder
     seen: Callable[[bytes], bool]
     is_serving: Callable[[], bool]
+    followers: Followers
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +68,14 @@ class Opened:
     commits: Commits
     authority: Authority
     watching: Watching
+    reads: ReadLog
+    quotas: Quotas
 
     async def close(self) -> None:
         """Look no more, remember the head, let go of the files."""
         await self.watching.stop()
+        await self.reads.stop()
+        await self.quotas.settled()
         await self.ledger.stop()
         await self.catalogue.close()
 
@@ -75,8 +87,15 @@ async def open_parts(around: Surroundings, found: OpenedLedger) -> Opened:
         lambda: SqliteCatalogue(path, around.reactor), lambda: remove_files(path), around.spools, found.head,
         around.in_thread,
     )  # fmt: skip
+
+    def follow(entries: "list[tuple[LedgerEntry, Head]]") -> "Deferred[None]":
+        def tell(_: None) -> None:
+            around.followers.tell(entry.body for entry, _ in entries)
+
+        return catalogue.apply(entries).addCallback(tell)
+
     ledger = LedgerWriter(
-        around.spools, around.heads, around.reactor, around.now_ns, catalogue.apply, around.spool_failed
+        around.spools, around.heads, around.reactor, around.now_ns, follow, around.spool_failed
     )
     ledger.vouches = not found.locked
     intake = Intake(around.spools, catalogue, around.in_thread, around.now_ns, around.spool_failed, around.record)
@@ -86,7 +105,10 @@ async def open_parts(around: Surroundings, found: OpenedLedger) -> Opened:
         catalogue, authority.policies, ServedTime(around.state, around.disk), around.tell, around.in_thread,
         around.seen, around.is_serving,
     )  # fmt: skip
-    opened = Opened(catalogue, ledger, intake, commits, authority, watching)
+    edges = QuotaEdges(catalogue, Edges(catalogue, around.tell, around.now_ns), around.now_ns)
+    quotas = Quotas(catalogue, authority.policies, edges, around.now_ns, around.followers)
+    reads = ReadLog(catalogue, ledger, around.now_ns)
+    opened = Opened(catalogue, ledger, intake, commits, authority, watching, reads, quotas)
     try:
         await ledger.open(found.head, last_ns)
     except BaseException:

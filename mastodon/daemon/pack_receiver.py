@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
 from mastodon.catalogue.interface import CatalogueError, StoredPack
-from mastodon.daemon.errors import CATALOGUE_REFUSES, PackRefused, Refused, SpoolFull, TooLarge, Unavailable
+from mastodon.daemon.errors import CATALOGUE_REFUSES, PackRefused, QuotaFull, Refused, SpoolFull, TooLarge, Unavailable
 from mastodon.daemon.events import EventCode
 from mastodon.daemon.intake import Intake, publish_pack, refusal, unavailable, verify_pack
+from mastodon.daemon.quotas import Hold
 from mastodon.daemon.spool import Spool, day_of
 from mastodon.host.durable import Data, DiskError, DiskFull, PendingFile
 from mastodon.host.spool_layout import INCOMING, PACKS, pack_name
@@ -29,12 +30,16 @@ WRITTEN_AT_ONCE = 512 * 1024
 class PackReceiver:
     """One pack on its way in."""
 
-    def __init__(self, intake: Intake, machine: bytes, name: str, demand_current: Callable[[], None]) -> None:
-        """``name`` is the file's in incoming/; ``demand_current`` raises Displaced when another session took over."""
+    def __init__(
+        self, intake: Intake, machine: bytes, name: str, demand_current: Callable[[], None], hold: Hold
+    ) -> None:
+        """``name`` is the file's in incoming/; ``demand_current`` raises Displaced when another session took over;
+        ``hold`` counts against the quotas what is written."""
         self._intake = intake
         self._machine = machine
         self._name = name
         self._demand_current = demand_current
+        self._hold = hold
         self._pieces: list[tuple[Data, Deferred[None]]] = []
         self._gathered = 0
         self._busy = False
@@ -47,6 +52,13 @@ class PackReceiver:
     def write(self, data: Data) -> "Deferred[None]":
         """The next bytes of the pack. Fires when they are written, so that the caller can bound what waits; they are
         written once there are WRITTEN_AT_ONCE, or the pack is whole."""
+        if self._error is None:
+            try:
+                self._hold.grow(len(data))
+            except QuotaFull as full:
+                self._error = full
+        if self._error is not None:
+            return fail(self._error)
         outcome: Deferred[None] = Deferred()
         self._pieces.append((data, outcome))
         self._gathered += len(data)
@@ -66,6 +78,7 @@ class PackReceiver:
 
     async def _let_go(self) -> None:
         await self._until_idle()
+        self._hold.release()
         if self._file is not None:
             await self._intake.in_thread(self._close)
 
@@ -156,6 +169,7 @@ class PackReceiver:
             self._intake.log.error("{reason}", reason=str(error))
             raise Unavailable(CATALOGUE_REFUSES) from error
         finally:
+            self._hold.release()
             await self._intake.in_thread(self._close)
 
     async def _store(self, pack_id: bytes, file: PendingFile) -> None:
@@ -177,6 +191,7 @@ class PackReceiver:
                     raise refusal(offending)
                 self._demand_current()
                 stored = await self._make_durable(pack, pairs, size, file)
+                self._hold.stored()
                 intake.insert(stored)
                 queued = True
             finally:

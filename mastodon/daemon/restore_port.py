@@ -19,11 +19,12 @@ from mastodon.daemon.bounded_log import BoundedLog
 from mastodon.daemon.connection import FramedConnection, transport_of
 from mastodon.daemon.errors import Refused
 from mastodon.daemon.events import RESTORE_EVENTS
+from mastodon.daemon.heard import Heard
 from mastodon.daemon.restore_requests import LISTS, Desk, blobs
 from mastodon.daemon.scheduling import Scheduler
 from mastodon.daemon.store import Certificate
-from mastodon.daemon.tls import peer_pin
-from mastodon.sealed.ledger_entries import Role
+from mastodon.daemon.tls import peer_certificate, peer_pin
+from mastodon.sealed.ledger_entries import CertificateRemoved, Role
 from mastodon.wire.effects import Close, SecurityEvent, Send
 from mastodon.wire.errors import ErrorCode, WireError
 from mastodon.wire.fair import Kind
@@ -114,6 +115,11 @@ class RestoreConnection(FramedConnection):
 
     # Authority
 
+    def key_removed(self, pin: bytes) -> None:
+        """This key may do nothing more, from now on."""
+        if pin == self._pin:
+            self._run_effects(self._session.unregistered())
+
     def _check(self) -> None:
         """Look the key up now, and every RECHECK_S while the connection lasts."""
         if self.over:
@@ -129,6 +135,9 @@ class RestoreConnection(FramedConnection):
             self._run_effects(self._session.unregistered())
         elif self._owner is None and not self.over:
             self._tenant = certificate.tenant
+            shown = peer_certificate(transport_of(self))
+            if shown is not None:
+                self._port.heard.came(certificate, shown)
             self._enter(certificate.tenant or certificate.pin)
 
     def _enter(self, owner: bytes) -> None:
@@ -179,6 +188,8 @@ class RestoreConnection(FramedConnection):
                         self.host, "restore port: security event from {peer}: {text}", peer=self.peer, text=text
                     )
                     self._store.record(RESTORE_EVENTS[code], self._tenant, detail=f"{self.peer}: {text}")
+                    if code is ErrorCode.NOT_AUTHENTICATED:
+                        self._port.heard.refused("restore port", self.host)
                 case Close():
                     self.close()
 
@@ -233,7 +244,9 @@ class RestorePort(ServerFactory):
         self.silence_s = silence_s
         self.admission: Admission[RestoreConnection] = Admission(connections_limit, CONNECTIONS_EACH, strangers_limit)
         self.lines = BoundedLog(RestoreConnection.log, clock)
+        self.heard = Heard()
         self._lists: WeakValueDictionary[Hashable, DeferredSemaphore] = WeakValueDictionary()
+        self.store.followers.add(CertificateRemoved, self._key_removed)
 
     @property
     def connections(self) -> set[RestoreConnection]:
@@ -249,6 +262,10 @@ class RestorePort(ServerFactory):
     def lists(self, owner: Hashable) -> DeferredSemaphore:
         """Bounds the lists that are in memory for one tenant."""
         return self._lists.setdefault(owner, DeferredSemaphore(LISTS_EACH))
+
+    def _key_removed(self, body: CertificateRemoved) -> None:
+        for connection in list(self.connections):
+            connection.key_removed(body.pin)
 
     def shut_down(self) -> None:
         """Tell every client to come back later."""

@@ -13,7 +13,9 @@ from mastodon.daemon.answers import BlobAnswer
 from mastodon.daemon.status import Status, scope
 from mastodon.daemon.store import Store
 from mastodon.sealed.schema import clean_text
+from mastodon.wire.certificate_messages import CertificateItem, CertificatesRequest
 from mastodon.wire.messages import Message
+from mastodon.wire.read_messages import READS_LIMIT, ReadItem, ReadsRequest
 from mastodon.wire.restore_client import split_ids
 from mastodon.wire.restore_messages import (
     PAIRS_LIMIT,
@@ -60,6 +62,8 @@ class Desk:
 async def blobs(desk: Desk, asker: Certificate, request: FetchRequest) -> BlobAnswer:
     """The sealed bytes of blobs; the one answer that is no list."""
     located = await desk.store.locate(asker.tenant, request.machine, split_ids(request.ids))
+    sizes = [size for _, _, size in located.ranges]
+    await desk.store.reads.fetch(asker, request.machine, len(sizes), sum(sizes))
     return BlobAnswer(request.request, located.ranges, located.missing, desk.store.pack_unreadable)
 
 
@@ -83,27 +87,38 @@ async def _machines(desk: Desk, asker: Certificate, request: MachinesRequest) ->
 async def _snapshots(desk: Desk, asker: Certificate, request: SnapshotsRequest) -> Sequence[Message]:
     limit = min(request.limit, SNAPSHOTS_LIMIT)
     rows = await desk.store.snapshots(asker.tenant, request.machine, request.first, limit)
+    desk.store.reads.note(asker, request.machine)
     return [SnapshotItem(request.request, record, time_ns) for record, time_ns in rows]
 
 
 async def _pairs(desk: Desk, asker: Certificate, request: PairsRequest) -> Sequence[Message]:
     rows = await desk.store.pairs(asker.tenant, request.machine, request.first, min(request.limit, PAIRS_LIMIT))
+    desk.store.reads.note(asker, request.machine)
     return [PairItem(request.request, one.number, one.pair, one.hash, one.time_ns) for one in rows]
 
 
 async def _envelopes(desk: Desk, asker: Certificate, request: EnvelopesRequest) -> Sequence[Message]:
     rows = await desk.store.envelopes(asker.tenant, request.machine, request.pair)
+    desk.store.reads.note(asker, request.machine)
     return [EnvelopeItem(request.request, record, envelope, int(own)) for record, envelope, own in rows]
 
 
 async def _runs(desk: Desk, asker: Certificate, request: RunsRequest) -> Sequence[Message]:
     records = await desk.store.runs(asker.tenant, request.machine, split_ids(request.ids))
+    desk.store.reads.note(asker, request.machine)
     return [RunItem(request.request, record) for record in records]
 
 
 async def _book(desk: Desk, asker: Certificate, request: BookRequest) -> Sequence[Message]:
     book = await desk.store.book(asker.tenant)
     return [BookItem(request.request, book)] if book else []
+
+
+async def _certificates(desk: Desk, asker: Certificate, request: CertificatesRequest) -> Sequence[Message]:
+    return [
+        CertificateItem(request.request, one.pin, one.role, one.label, one.added_ns, one.expires_ns)
+        for one in await desk.store.certificates(asker.tenant)
+    ]
 
 
 async def _state(desk: Desk, asker: Certificate, request: StateRequest) -> Sequence[Message]:
@@ -120,6 +135,18 @@ async def _events(desk: Desk, asker: Certificate, request: EventsRequest) -> Seq
             one.acknowledged_ns, int(one.is_open),
         )
         for one in rows
+    ]  # fmt: skip
+
+
+async def _reads(desk: Desk, asker: Certificate, request: ReadsRequest) -> Sequence[Message]:
+    limit = min(request.limit, READS_LIMIT)
+    rows = await desk.store.read_rows(asker.tenant, request.machine, request.after, request.since_ns, limit)
+    return [
+        ReadItem(
+            request.request, row.sequence, row.pin, row.label, row.machine, row.since_ns, row.time_ns, row.requests,
+            row.blobs, row.content_bytes,
+        )
+        for row in rows
     ]  # fmt: skip
 
 
@@ -153,7 +180,9 @@ LISTS: dict[type[Message], Callable[[Desk, Certificate, Any], Awaitable[Sequence
     StateRequest: _state,
     EventsRequest: _events,
     AcknowledgeRequest: _acknowledge,
+    ReadsRequest: _reads,
     NotifyRequest: _test_notify,
     StatusRequest: _status,
+    CertificatesRequest: _certificates,
 }
 """Every request but FETCH, with what makes its items; they are in memory whole before the first one is sent."""

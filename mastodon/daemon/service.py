@@ -18,11 +18,14 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python import usage
 
+from mastodon.catalogue.interface import CatalogueError
 from mastodon.daemon.append_port import AppendPort
 from mastodon.daemon.config import Config, ConfigError, ListenConfig, load_config
 from mastodon.daemon.control import ControlPort
 from mastodon.daemon.descriptors import descriptors_needed, raise_limit
 from mastodon.daemon.errors import StoreError
+from mastodon.daemon.expiry import term_of
+from mastodon.daemon.lookout import Lookout
 from mastodon.daemon.restore_port import RestorePort
 from mastodon.daemon.restore_requests import Desk
 from mastodon.daemon.scheduling import Scheduler
@@ -36,6 +39,8 @@ from mastodon.daemon.tls import Limits, append_context, listen_tls, restore_cont
 from mastodon.host.certificates import CertificateError, Identity, load_identity
 
 DRAIN_S = 5.0
+FORESEEN = (StoreError, CatalogueError, OSError, ConfigError)
+"""Why a start may fail, each told in a line."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -80,6 +85,7 @@ class MastodonService(Service):
         self._append: AppendPort | None = None
         self._restore: RestorePort | None = None
         self._control: ControlPort | None = None
+        self._lookout: Lookout | None = None
         self.started: defer.Deferred[None] = defer.Deferred()
         self._starting: defer.Deferred[None] = defer.succeed(None)
 
@@ -116,6 +122,10 @@ class MastodonService(Service):
             port = yield listen_tls(self._reactor, where, context, factory, limits, self._scheduler)
             self._listening.append(port)
             self._demand_running()
+        self._lookout = Lookout(store, self._reactor, term_of(self._identity.certificate))
+        self._append.heard = self._restore.heard = self._lookout
+        self._lookout.start()
+        store.reads.start(self._reactor)
         if config.metrics is not None:
             self._listening.append(self._listen_for_metrics(config.metrics, status))
         yield defer.Deferred.fromCoroutine(store.watching.start(self._reactor, system_clocks()))
@@ -185,7 +195,7 @@ class MastodonService(Service):
     def _cannot_start(self, failure: Any) -> None:
         if failure.check(StoppedEarly):
             self.log.info("{reason}", reason=str(failure.value))
-        elif failure.check(StoreError, OSError, ConfigError) or failure.type.__name__ == "CannotListenError":
+        elif failure.check(*FORESEEN) or failure.type.__name__ == "CannotListenError":
             self.log.critical("cannot start: {reason}", reason=str(failure.value))
         else:
             self.log.failure("cannot start", failure)
@@ -214,6 +224,8 @@ class MastodonService(Service):
         yield self._drain()
         if self._scheduler is not None:
             self._scheduler.stop()
+        if self._lookout is not None:
+            yield self._lookout.stop()
         if self._store is not None:
             if self._store.telling is not None:
                 yield defer.Deferred.fromCoroutine(self._store.telling.stop())

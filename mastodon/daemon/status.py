@@ -77,10 +77,12 @@ class Status:
             for one in await catalogue.tenant_holdings(tenant)
         )  # fmt: skip
         spools: Sequence[SpoolState] = await self._store.look_at_spools(spool_state) if tenant is ALL else ()
+        telling = self._store.telling if tenant is ALL else None
+        waiting = telling.waiting() if telling is not None else (0, 0)
         about_server = conditions.get((b"", b""), ()) if tenant is ALL else ()
         head = self._store.head
         return ServerStatusItem(
-            number, self._store.now_ns(), __version__, head.sequence, head.hash, self._expires_ns, 0, 0,
+            number, self._store.now_ns(), __version__, head.sequence, head.hash, self._expires_ns, *waiting,
             tuple(spools[:SPOOLS_LIMIT]), tenants[:TENANTS_LIMIT], _shown(about_server),
         )  # fmt: skip
 

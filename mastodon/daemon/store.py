@@ -28,6 +28,8 @@ from mastodon.catalogue.interface import (
     ListedEvent,
     ListedPair,
     MachineRow,
+    ReadRow,
+    Standing,
     Tenant,
     Totals,
 )
@@ -35,8 +37,9 @@ from mastodon.daemon.background import background_pool
 from mastodon.daemon.closure import Closure
 from mastodon.daemon.commits import CommitResult
 from mastodon.daemon.config import Config, SpoolConfig
-from mastodon.daemon.errors import CATALOGUE_REFUSES, Displaced, NotAllowed, NotFound, StoreError, Unavailable
+from mastodon.daemon.errors import CATALOGUE_REFUSES, Disabled, Displaced, NotAllowed, NotFound, StoreError, Unavailable
 from mastodon.daemon.events import EventBound, EventCode
+from mastodon.daemon.followers import Followers
 from mastodon.daemon.heads import HeadsFile, load_ledger_key
 from mastodon.daemon.opened import Opened, Surroundings, open_parts, reconcile
 from mastodon.daemon.opening import (
@@ -47,7 +50,9 @@ from mastodon.daemon.opening import (
 )
 from mastodon.daemon.pack_receiver import PackReceiver
 from mastodon.daemon.policies import Changes
+from mastodon.daemon.quotas import Quotas
 from mastodon.daemon.rates import RATE, RateSettings, rate_value
+from mastodon.daemon.reads import ReadLog
 from mastodon.daemon.spool import Spool
 from mastodon.daemon.spools import SpoolMemory, Spools, SpoolStatus, spool_status
 from mastodon.daemon.telling.acknowledge import acknowledge
@@ -60,12 +65,13 @@ from mastodon.host.spool_layout import pack_name
 from mastodon.sealed.blob import LEVELS
 from mastodon.sealed.events import Audience, codes_for
 from mastodon.sealed.ledger import Head
-from mastodon.sealed.ledger_entries import Event, PolicySet
+from mastodon.sealed.ledger_entries import Event, MachineState, MachineStateSet, PolicySet, Role
 from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon.wire.restore_messages import ENVELOPES_LIMIT
 
 __all__ = [
-    "Account", "Certificate", "CommitResult", "Located", "MachineRow", "PackReceiver", "Store", "Tenant", "open_store",
+    "Account", "Certificate", "CommitResult", "Located", "MachineRow", "PackReceiver", "Standing", "Store", "Tenant",
+    "open_store",
 ]  # fmt: skip
 
 THREADS = 8
@@ -74,6 +80,10 @@ LOOKED_UP_AT_ONCE = 1024
 CLOSING_BUDGET = 1 << 16
 """References that one offer may make the server look at, to find out that offered pages are whole."""
 T = TypeVar("T")
+STOPPED = 0
+"""In place of the epoch of a machine that may not append."""
+OPERATOR = Tenant(b"", "", b"", 0)
+"""Whose the monitor's certificate is that no admin made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +106,12 @@ class Store:
         self.now_ns = now_ns
         self.locked = ""
         self.rates = RateSettings()
+        self.followers = Followers()
+        self.followers.add(MachineStateSet, self._state_set)
+        self.committed_watchers: list[Callable[[bytes], object]] = []
+        """Told of a machine that committed a complete snapshot."""
+        self.pair_watchers: list[Callable[[bytes], object]] = []
+        """Told of a machine that made a sealing pair."""
         self._state = state
         self._configs = tuple(spools)
         self._servers = tuple(servers)
@@ -145,10 +161,11 @@ class Store:
         around = Surroundings(
             self._state, self._spools, self._disk, self._heads, self._servers, self._reactor, self.now_ns,
             self._in_thread, self._spool_failed, self._record_of_machine, self.record,
-            lambda machine: machine in self._seen, lambda: not self.locked,
+            lambda machine: machine in self._seen, lambda: not self.locked, self.followers,
         )  # fmt: skip
         self._opened = await open_parts(around, found)
         await reconcile(around, self._opened, found)
+        await self._opened.quotas.start()
         self.rates.follow(await self._opened.catalogue.settings(RATE))
 
     def stop(self) -> "Deferred[None]":
@@ -172,9 +189,13 @@ class Store:
 
     # The append port
 
-    def account(self, machine: bytes, proven: bool = True) -> "Deferred[Account | None]":
-        """The account, None for one that is not known. Not ``proven``: for a stranger who says that it is this one."""
-        return self._do(self._ready().catalogue.account(machine, proven))
+    def account(self, machine: bytes) -> "Deferred[Account | None]":
+        """The account, None for one that is not known."""
+        return self._do(self._ready().catalogue.account(machine))
+
+    def standing(self, machine: bytes) -> "Deferred[Standing | None]":
+        """For a stranger who says that it is this machine: whether it is known, and may come in."""
+        return self._do(self._ready().catalogue.standing(machine, stranger=True))
 
     def machine_session(self, machine: bytes) -> int:
         """A new session of the machine begins; what older ones still write is refused as Displaced."""
@@ -203,14 +224,22 @@ class Store:
 
     def begin_pack(self, machine: bytes, epoch: int) -> PackReceiver:
         """Begin to receive a pack."""
-        intake = self._ready().intake
+        opened = self._ready()
         self._names += 1
         name = f"{self._names}-{self._random(8).hex()}.pack"
-        return PackReceiver(intake, machine, name, self._demand_current(machine, epoch))
+        hold = opened.quotas.hold(machine)
+        return PackReceiver(opened.intake, machine, name, self._demand_current(machine, epoch), hold)
 
     def add_pair(self, machine: bytes, record: bytes, envelope: bytes, epoch: int) -> "Deferred[bytes]":
         """Take a pair record and its envelope; fires with the record hash when they are durable."""
-        return self._do(self._ready().commits.add_pair(machine, record, envelope, self._demand_current(machine, epoch)))
+
+        def tell(name: bytes) -> bytes:
+            for watcher in self.pair_watchers:
+                watcher(machine)
+            return name
+
+        work = self._ready().commits.add_pair(machine, record, envelope, self._demand_current(machine, epoch))
+        return self._do(work).addCallback(tell)
 
     def commit(self, machine: bytes, record: bytes, epoch: int) -> "Deferred[CommitResult]":
         """Commit a snapshot record, or say what it lacks."""
@@ -218,6 +247,8 @@ class Store:
         def done(result: CommitResult) -> CommitResult:
             if not result.missing and result.status is SnapshotStatus.COMPLETE:
                 self._beat(machine, Beat.SUCCESS)
+                for watcher in self.committed_watchers:
+                    watcher(machine)
             return result
 
         committed = self._do(self._ready().commits.commit(machine, record, self._demand_current(machine, epoch)))
@@ -263,18 +294,17 @@ class Store:
         return self._do(self._who(tenant))
 
     async def _who(self, tenant: bytes) -> Tenant:
-        found = await self._ready().catalogue.tenant(tenant)
+        found = await self._ready().catalogue.tenant(tenant) if tenant else OPERATOR
         if found is None:
             raise NotFound("unknown")
         return found
 
     def machines(self, tenant: bytes) -> "Deferred[list[MachineRow]]":
         """The tenant's machines."""
+        return self._do(self._ready().catalogue.machines(tenant)).addCallback(self._with_seen)
 
-        def seen(rows: list[MachineRow]) -> list[MachineRow]:
-            return [replace(row, seen_ns=max(row.seen_ns, self.seen_ns(row.machine))) for row in rows]
-
-        return self._do(self._ready().catalogue.machines(tenant)).addCallback(seen)
+    def _with_seen(self, rows: list[MachineRow]) -> list[MachineRow]:
+        return [replace(row, seen_ns=max(row.seen_ns, self.seen_ns(row.machine))) for row in rows]
 
     def snapshots(self, tenant: bytes, machine: bytes, first: int, limit: int) -> "Deferred[list[tuple[bytes, int]]]":
         """Snapshot records from a sequence on, with the server's time of their commit."""
@@ -307,6 +337,10 @@ class Store:
         there = {place.blob for place in places}
         return Located(ranges, [one for one in dict.fromkeys(ids) if one not in there])
 
+    def certificates(self, tenant: bytes) -> "Deferred[list[Certificate]]":
+        """The tenant's registered client keys; (b"") the operator's own."""
+        return self._do(self._ready().catalogue.certificates(tenant))
+
     def book(self, tenant: bytes) -> "Deferred[bytes]":
         """The tenant's newest book, b"" before the first."""
         return self._do(self._ready().catalogue.book(tenant)).addCallback(lambda found: found[2])
@@ -321,6 +355,17 @@ class Store:
         """An admin's events, or (None) the operator's, the oldest first."""
         codes = codes_for(Audience.OPERATOR if tenant is None else Audience.ADMIN)
         return self._do(self._ready().catalogue.listed_events(after, since_ns, limit, tenant, machine, codes))
+
+    @property
+    def reads(self) -> ReadLog:
+        """Who reads what, which the daemon starts."""
+        return self._ready().reads
+
+    def read_rows(
+        self, tenant: bytes | None, machine: bytes, after: int, since_ns: int, limit: int
+    ) -> "Deferred[list[ReadRow]]":
+        """What was read behind a sequence: of a tenant (None: all), about a machine or (empty) all."""
+        return self._do(self.reads.rows(after, limit, tenant, machine, since_ns))
 
     def acknowledge(self, tenant: bytes, pin: bytes, events: Sequence[int]) -> "Deferred[None]":
         """The admin knows of these events."""
@@ -357,9 +402,25 @@ class Store:
         """All admins with their certificates."""
         return self._do(self._ready().catalogue.tenants())
 
+    def add_certificate(self, name: str, pin: bytes, role: Role, label: str) -> "Deferred[None]":
+        """Register a client key of the admin of this name, or (empty) the operator's own monitor."""
+        return self._do(self._ready().authority.add_certificate(name, pin, role, label))
+
     def remove_certificate(self, pin: bytes) -> "Deferred[None]":
         """Remove a client key for ever."""
         return self._do(self._ready().authority.remove_certificate(pin))
+
+    def list_machines(self) -> "Deferred[list[MachineRow]]":
+        """All machines."""
+        return self._do(self._ready().catalogue.machines(None)).addCallback(self._with_seen)
+
+    def quotas(self) -> Quotas:
+        """What admins and machines may keep, and do."""
+        return self._ready().quotas
+
+    def set_machine_state(self, machine: bytes, state: MachineState) -> "Deferred[None]":
+        """Disable or enable a machine; a session that is open ends at once."""
+        return self._do(self._ready().authority.set_state(machine, state))
 
     def totals(self) -> "Deferred[Totals]":
         """How much there is."""
@@ -383,6 +444,11 @@ class Store:
     def set_policy(self, tenant: bytes, machine: bytes, changes: Changes) -> "Deferred[None]":
         """The operator's settings: of the server (b"", b""), an admin, or a machine."""
         return self._do(self._ready().authority.set_policy(tenant, machine, changes))
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """For whoever only looks."""
+        return self._ready(unlocked=False).catalogue
 
     def confirm(self, head: str) -> "Deferred[None]":
         """The operator's word that the ledger's head is the right one: credentials are enabled again."""
@@ -420,6 +486,11 @@ class Store:
 
     # Inside
 
+    def _state_set(self, body: MachineStateSet) -> None:
+        """A machine that may append no more: what its session still writes is refused."""
+        if body.state is not MachineState.ACTIVE:
+            self._epochs[body.machine] = STOPPED
+
     def telling_parts(self) -> Parts:
         """What telling goes by; once the store is open."""
         opened = self._ready(unlocked=False)
@@ -450,7 +521,10 @@ class Store:
 
     def _demand_current(self, machine: bytes, epoch: int) -> Callable[[], None]:
         def check() -> None:
-            if self._epochs.get(machine) != epoch:
+            current = self._epochs.get(machine)
+            if current == STOPPED:
+                raise Disabled("this machine may append no more")
+            if current != epoch:
                 raise Displaced("a newer session of this machine took over")
 
         return check

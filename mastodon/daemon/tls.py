@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Protocol as Interface
 from typing import cast, runtime_checkable
 
+from cryptography import x509
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
@@ -57,6 +58,9 @@ WRITE_PIECE = 64 * 1024
 BIO_READ = 80 * 1024
 SOCKET_BUFFER = 250 * 1024
 RECORD = 16 * 1024
+ENABLE_PARTIAL_WRITE = 0x1
+"""SSL_MODE_ENABLE_PARTIAL_WRITE, which pyOpenSSL sets and does not name: each call would write one record, and each
+record would go to the socket by itself. Writing to memory never blocks half-way."""
 BACKLOG = 1024
 HANDSHAKE_COST = 512 * 1024
 """Of one step of a handshake, which takes about as long as to receive and store so many bytes."""
@@ -85,6 +89,7 @@ class ServerContext:
         context.set_min_proto_version(SSL.TLS1_3_VERSION)
         context.set_options(SSL.OP_NO_TICKET | SSL.OP_NO_COMPRESSION)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        context.clear_mode(ENABLE_PARTIAL_WRITE)
         context.use_certificate(identity.certificate)
         context.use_privatekey(identity.key)
         context.check_privatekey()
@@ -359,14 +364,21 @@ def take_in_turns(port: IListeningPort, turns: Scheduler) -> IListeningPort:
     return port
 
 
-def peer_pin(transport: ITransport) -> bytes | None:
-    """The pin of the key that the peer proved to hold; None without one or with a key of a refused type."""
+def peer_certificate(transport: ITransport) -> x509.Certificate | None:
+    """The certificate of the key that the peer proved to hold; None without one, or with one that cannot be read."""
     if not isinstance(transport, FastTLSProtocol):
         return None
     certificate = transport.getPeerCertificate()
-    if certificate is None:
-        return None
     try:
-        return spki_pin(certificate.to_cryptography())
+        return None if certificate is None else certificate.to_cryptography()
+    except ValueError:
+        return None
+
+
+def peer_pin(transport: ITransport) -> bytes | None:
+    """The pin of the key that the peer proved to hold; None without one or with a key of a refused type."""
+    certificate = peer_certificate(transport)
+    try:
+        return None if certificate is None else spki_pin(certificate)
     except (CertificateError, ValueError):
         return None

@@ -4,7 +4,7 @@ Nothing is refused for it: the snapshot is a further one. What counts as a jump 
 """
 
 from mastodon.daemon.events import EventCode
-from mastodon.sealed.jump import Jump, JumpKind
+from mastodon.sealed.jump import QUIET, Jump, JumpKind
 from mastodon.sealed.snapshot import SnapshotRecord
 
 CODES = {
@@ -13,6 +13,8 @@ CODES = {
     JumpKind.ALTERNATES: EventCode.CLONE,
 }
 """What is told. A state that is new, or could not be written, is in the snapshot's notices."""
+
+FORK_OVER = f"no second copy of the machine has come for {QUIET} snapshots"
 
 
 def told(snapshot: SnapshotRecord, jump: Jump) -> str:
@@ -29,10 +31,7 @@ def told(snapshot: SnapshotRecord, jump: Jump) -> str:
         between = f"snapshot {followed} is" if jump.reached + 1 == followed else f"{jump.reached + 1} to {followed} are"
         return (
             f"snapshot {snapshot.sequence}: the machine remembers {remembered} as its newest, the server had "
-            f"{followed}: its disk went back in time. Nothing is lost, {between} kept"
+            f"{followed}. Nothing is lost, {between} kept"
         )
     others = f"{jump.reached + 1} to {followed}" if jump.reached + 1 < followed else str(followed)
-    return (
-        f"snapshot {snapshot.sequence}: the machine came back with {remembered}, while {others} came from elsewhere: "
-        "two copies of it are backing up in turns"
-    )
+    return f"snapshot {snapshot.sequence}: the machine came back with {remembered}, while {others} came from elsewhere"

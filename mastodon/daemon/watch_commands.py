@@ -41,10 +41,11 @@ def _machine(store: "Store", names: dict[bytes, str], status: WatchStatus) -> An
 async def policy_set(store: "Store", arguments: dict[str, Any]) -> None:
     """Set values of the server's, of an admin's (by name), or of a machine."""
     settings = tuple((str(name), str(value)) for name, value in arguments["settings"].items())
-    await store.set_policy(await _tenant(store, arguments["admin"]), bytes.fromhex(arguments["machine"]), settings)
+    await store.set_policy(await tenant_named(store, arguments["admin"]), bytes.fromhex(arguments["machine"]), settings)
 
 
-async def _tenant(store: "Store", name: str) -> bytes:
+async def tenant_named(store: "Store", name: str) -> bytes:
+    """The tenant of an admin by name; b"" for none. Raises NotFound."""
     if not name:
         return b""
     known = await store.list_admins()

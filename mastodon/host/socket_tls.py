@@ -31,7 +31,8 @@ IGNORE_UNEXPECTED_EOF = 0x80
 """SSL_OP_IGNORE_UNEXPECTED_EOF, which Python 3.11 does not name."""
 # Below 128 KiB, where glibc starts to map and unmap memory for each allocation: half the CPU of 256 KiB.
 WRITE_PIECE = 64 * 1024
-SOCKET_READ = 96 * 1024
+SOCKET_READ = 256 * 1024
+"""Into memory that a connection keeps, so what is said above does not hold here."""
 RECORD = 16 * 1024
 RECEIVE = 1024 * 1024
 
@@ -112,6 +113,7 @@ class TLSStream:
         self._tls = tls
         self._incoming = incoming
         self._outgoing = outgoing
+        self._sealed = memoryview(bytearray(SOCKET_READ))
         self._tls_lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._end: Exception | None = None
@@ -134,20 +136,24 @@ class TLSStream:
 
     def receive(self, limit: int = RECEIVE) -> bytes:
         """The next bytes, at most ``limit``; empty when the server has closed in good order."""
+        return b"".join(self.receive_pieces(limit))
+
+    def receive_pieces(self, limit: int = RECEIVE) -> list[bytes]:
+        """The same in pieces, as TLS cut them, which spares a copy of everything."""
         while True:
             with self._tls_lock:
-                data = self._drain(limit)
-            if data:
-                return data
+                pieces = self._drain(limit)
+            if pieces:
+                return pieces
             if self._end is not None:
                 raise self._end
             if self._ended:
-                return b""
+                return []
             with _converted():
-                sealed = self._socket.recv(SOCKET_READ)
+                length = self._socket.recv_into(self._sealed)
             with self._tls_lock:
-                if sealed:
-                    self._incoming.write(sealed)
+                if length:
+                    self._incoming.write(self._sealed[:length])
                 else:
                     self._incoming.write_eof()
 
@@ -199,13 +205,13 @@ class TLSStream:
                 if left <= 0:
                     raise TimeoutError("the handshake took too long")
                 self._socket.settimeout(left)
-                answer = self._socket.recv(SOCKET_READ)
+                answer = self._socket.recv(RECORD)
                 if answer:
                     self._incoming.write(answer)
                 else:
                     self._incoming.write_eof()
 
-    def _drain(self, limit: int) -> bytes:
+    def _drain(self, limit: int) -> list[bytes]:
         pieces: list[bytes] = []
         left = limit
         while left > 0 and not self._ended:
@@ -221,9 +227,10 @@ class TLSStream:
                 break
             if not piece:
                 self._ended = True
+                break
             left -= len(piece)
             pieces.append(piece)
-        return b"".join(pieces)
+        return pieces
 
     def _send_sealed(self, sealed: bytes) -> None:
         view = memoryview(sealed)
@@ -299,9 +306,9 @@ def _shake_hands(stream: TLSStream, where: str, deadline: float, clock: Callable
     except ssl.SSLCertVerificationError as error:
         text = f"{where}: {error.verify_message}; name the server's key in the URL (server=PIN) or mend its certificate"
         raise BadCertificate(text) from error
-    except ssl.SSLEOFError as error:
-        raise Unreachable(f"{where}: the connection was closed in the TLS handshake") from error
     except ssl.SSLError as error:
+        if _was_cut(error):
+            raise Unreachable(f"{where}: the connection was closed in the TLS handshake") from error
         reason = _reason(error)
         if "no application protocol" in reason:
             reason = "no application protocol in common: is it the right port?"
@@ -337,9 +344,14 @@ def _converted() -> Iterator[None]:
         raise ConnectionLost(error.strerror or str(error)) from error
 
 
+def _was_cut(error: ssl.SSLError) -> bool:
+    """Whether the connection ended where TLS does not: Python 3.11 has a type only for an end between two records."""
+    return isinstance(error, ssl.SSLEOFError) or error.reason == "UNEXPECTED_EOF_WHILE_READING"
+
+
 def _reason(error: ssl.SSLError) -> str:
     """OpenSSL's reason in words: ``TLSV1_ALERT_UNKNOWN_CA`` is nobody's language."""
-    if isinstance(error, ssl.SSLEOFError):
+    if _was_cut(error):
         return "the connection was cut"
     reason = error.reason or str(error)
     for prefix in ("TLSV1_ALERT_", "TLSV13_ALERT_", "SSLV3_ALERT_"):

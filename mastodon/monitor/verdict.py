@@ -86,7 +86,8 @@ def judge(asked: Arguments, server: ServerStatusItem, machines: Sequence[StatusI
     if not asked.aspects and not asked.machine:
         findings += _about_server(server)
     level = max((one.level for one in findings), default=Level.OK)
-    return Verdict(level, "; ".join([*_told(findings), *said]), tuple(figures))
+    text = ". ".join([*_told(findings), *said])  # not ";", of which Nagios makes ":"
+    return Verdict(level, text, tuple(figures))
 
 
 def one_line(verdict: Verdict) -> str:

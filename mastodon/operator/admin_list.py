@@ -21,6 +21,7 @@ def admin_list(context: click.Context, as_json: bool) -> None:
         click.echo("No admins yet: mastodon admin add NAME --request FILE")
     for admin in admins:
         count = admin["machines"]
-        click.echo(f"{admin['name']}: {count} machine{'' if count == 1 else 's'}")
+        whose = f"{admin['name']}: {count} machine{'' if count == 1 else 's'}"
+        click.echo(whose if admin["tenant"] else "the operator's own, for every machine's status:")
         for one in admin["certificates"]:
             click.echo(f"  {pin_text(bytes.fromhex(one['pin']))}  {one['role']}  {one['label']}")

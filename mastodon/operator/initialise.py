@@ -62,6 +62,21 @@ spare_pins = [{spare_pin}]
 # handshake_seconds = 20
 # silence_seconds = 60
 
+# Where the server tells of what matters. Without a relay it sends no mail: only `mastodon events` and webhooks say it.
+# [telling]
+# smtp_host = "mail.example.org"
+# smtp_port = 587
+# starttls = true
+# user = "mastodon"
+# password_file = "keys/smtp.password"
+# from = "mastodon@backup.example.org"
+# Your own mail addresses; admins set theirs with `mastodon-admin notify set`.
+# operator = ["you@example.org"]
+# Whether the webhooks and heartbeats of admins may lead to hosts that are not public.
+# allow_private = false
+# The hour of the daily digest, in UTC.
+# digest_hour = 6
+
 # Figures for Prometheus, on loopback unless told otherwise: whoever reaches the address may read them.
 # [metrics]
 # listen = "127.0.0.1"

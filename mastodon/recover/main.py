@@ -17,7 +17,7 @@ from mastodon.host.spool_layout import MARKER
 from mastodon.host.spool_reader import LedgerRecords, machines_with_packs
 from mastodon.recover.identify import Identified, from_book, from_ledger, from_url, newest_book
 from mastodon.restore import actions
-from mastodon.restore.edge import guarded, say, tell
+from mastodon.restore.edge import guarded, leave, say, tell
 from mastodon.restore.errors import NotThere, RestoreError
 from mastodon.restore.history import read_history, show_time
 from mastodon.restore.keys import ADMIN_PASSPHRASE, ask_passphrase, choose_opener, read_file, read_passphrase
@@ -210,7 +210,7 @@ def main() -> None:
         except click.Abort:
             raise KeyboardInterrupt from None
 
-    sys.exit(guarded(PROGRAM, command))
+    leave(guarded(PROGRAM, command))
 
 
 def _request(which: dict[str, Any]) -> Request:

@@ -20,7 +20,7 @@ LIBRARIES = {
 }
 """What is imported, and what it is called where it is installed from."""
 HELPFUL = ("pyxdelta",)
-"""Used where it is; else the program xdelta3 does its work. rich, which shows progress, is not missed."""
+"""Used where the program xdelta3 is not. rich, which shows progress, is not missed."""
 OLDEST_PYTHON = (3, 11)
 WHEELS = "wheels"
 

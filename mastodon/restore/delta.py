@@ -1,8 +1,8 @@
 """Applies a VCDIFF delta (RFC 3284, as xdelta3 makes it) to its base.
 
 Base, delta and result are parts beside the place where the file is to stand: nothing is written elsewhere, and they
-are gone again whatever happens. The result counts only with the hash that the listing names. pyxdelta does the
-work; where it is not installed, the xdelta3 program does.
+are gone again whatever happens. The result counts only with the hash that the listing names. The program xdelta3 does
+the work, in bounded memory; where it is not installed pyxdelta does, which takes 64 MiB for its window.
 """
 
 import contextlib
@@ -21,15 +21,20 @@ from mastodon.sealed.entry import Entry, EntryType
 from mastodon.sealed.listing import Directory
 
 PIECE = 1024 * 1024
+WINDOW = 8 * 1024 * 1024
+"""What xdelta3 keeps of the base in memory; by itself it would take 64 MiB."""
 
 
 def apply_delta(base: str, delta: str, result: str) -> None:
     """Write to the file ``result`` what the delta makes of the base. Raises ContentLost."""
+    program = shutil.which("xdelta3")
+    if program is not None:
+        _apply_with_program(program, base, delta, result)
+        return
     try:
         module = importlib.import_module("pyxdelta")
     except ImportError:
-        _apply_with_program(base, delta, result)
-        return
+        raise ContentLost("a delta needs xdelta3: install the package xdelta3, or pyxdelta") from None
     try:
         done = module.decode(infile=base, patchfile=delta, outfile=result)
     except Exception as error:  # whatever the library raises: it converts C errors in its own way
@@ -52,13 +57,10 @@ def copy_out(parts: Iterator[Stretch], fd: int) -> int:
     return size
 
 
-def _apply_with_program(base: str, delta: str, result: str) -> None:
-    program = shutil.which("xdelta3")
-    if program is None:
-        raise ContentLost("a delta needs xdelta3: install the package xdelta3, or pyxdelta")
+def _apply_with_program(program: str, base: str, delta: str, result: str) -> None:
     try:
         done = subprocess.run(
-            [program, "-d", "-f", "-s", base, delta, result],
+            [program, "-d", "-f", "-B", str(WINDOW), "-s", base, delta, result],
             capture_output=True, text=True, check=False, pass_fds=_fds(base, delta, result),
         )  # fmt: skip
     except OSError as error:

@@ -4,10 +4,12 @@ Exit codes: 0 all is done; 1 something could not be restored and was named; 2 no
 nothing of that name, no key); 3 what was shown is not to be believed; 70 a bug; 130 interrupted.
 """
 
+import gc
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 from mastodon.host.durable import DiskError
 from mastodon.restore.errors import RestoreError
@@ -31,6 +33,12 @@ def say(line: str) -> None:
 def tell(line: str) -> None:
     """A remark, to stderr."""
     print(line, file=sys.stderr)
+
+
+def leave(code: int) -> NoReturn:
+    """End the program. What is in memory goes with the process: to take it apart first takes a restore 60 ms more."""
+    gc.freeze()
+    sys.exit(code)
 
 
 def guarded(program: str, command: Callable[[], int]) -> int:

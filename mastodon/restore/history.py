@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from mastodon.host.times import show_time
 from mastodon.restore.errors import Distrusted, NotThere
 from mastodon.restore.past import look_at_chain
 from mastodon.restore.trust import KnownMachine
@@ -138,15 +139,6 @@ def parse_time(text: str) -> int:
     if len(text) <= 10:
         moment += datetime.timedelta(days=1, microseconds=-1)
     return int(moment.timestamp()) * SECOND + moment.microsecond * 1000
-
-
-def show_time(time_ns: int) -> str:
-    """A time as people read it, local, with its zone."""
-    try:
-        moment = datetime.datetime.fromtimestamp(time_ns // SECOND).astimezone()
-    except (OverflowError, ValueError, OSError):
-        return f"{time_ns} ns"
-    return moment.strftime("%Y-%m-%d %H:%M:%S %z")
 
 
 def show_age(time_ns: int, now_ns: int) -> str:

@@ -7,7 +7,7 @@ user takes (--allow-older) is the newest from then on; what was given up for it 
 
 import json
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,29 +73,22 @@ class Memory:
         """A newer head that was seen once, before the user took an older state."""
         return self._given_up.get(machine)
 
-    def doubt(self, machine: bytes, sequence: int, hashes: Collection[bytes]) -> str:
-        """What is wrong with a newest snapshot that is shown (0: none is); empty when nothing is known against it.
-        ``hashes``: those shown of the sequence that was seen."""
+    def against(self, machine: bytes, history: History) -> str:
+        """What is wrong with a history that lacks the newest head that was seen; empty when nothing is."""
         seen = self._machines.get(machine)
         if seen is None:
             return ""
         when = show_time(seen.seen_ns)
-        if sequence < seen.sequence:
-            shown = f"snapshot {sequence} as the newest" if sequence else "no snapshot"
+        newest = history.newest.record.sequence if history.newest else 0
+        if newest < seen.sequence:
+            shown = f"snapshot {newest} as the newest" if newest else "no snapshot"
             return f"{shown} is shown, but snapshot {seen.sequence} was seen on {when}: newer ones are withheld or lost"
-        if hashes and seen.hash not in hashes:
+        same = {one.hash for one in history.snapshots if one.record.sequence == seen.sequence}
+        if not same:
+            return f"snapshot {seen.sequence}, seen on {when}, is not shown any more: it is withheld or lost"
+        if seen.hash not in same:
             return f"another snapshot {seen.sequence} is shown than was seen on {when}: the history was exchanged"
         return ""
-
-    def against(self, machine: bytes, history: History) -> str:
-        """What is wrong with a history that lacks the newest head that was seen; empty when nothing is."""
-        seen = self._machines.get(machine)
-        newest = history.newest.record.sequence if history.newest else 0
-        same = {one.hash for one in history.snapshots if seen and one.record.sequence == seen.sequence}
-        text = self.doubt(machine, newest, same)
-        if not text and seen is not None and not same:
-            text = f"snapshot {seen.sequence}, seen on {show_time(seen.seen_ns)}, is not shown any more: it is withheld"
-        return text
 
     def learn_head(self, machine: bytes, sequence: int, digest: bytes) -> None:
         """A head that another device has seen, from the book."""

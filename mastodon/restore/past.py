@@ -8,13 +8,14 @@ lost, fell back in time, or is one of several.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mastodon.sealed.jump import Jump, JumpKind, is_news, judge
+from mastodon.sealed.jump import QUIET, Jump, JumpKind, is_news, judge
 from mastodon.sealed.snapshot import SnapshotRecord
 
 
 @dataclass(slots=True)
 class Chain:
-    """What was found. ``gaps`` are first and last sequences that are not shown, ``jumps`` by record hash."""
+    """What was found. ``gaps`` are first and last sequences that are not shown, ``jumps`` by record hash; warnings
+    tell of those among the newest snapshots only."""
 
     gaps: list[tuple[int, int]] = field(default_factory=list)
     jumps: dict[bytes, Jump] = field(default_factory=dict)
@@ -22,7 +23,7 @@ class Chain:
     warnings: list[str] = field(default_factory=list)
 
 
-class _ShownPast:
+class ShownPast:
     """The records before one, as the rule about jumps asks for them."""
 
     def __init__(self) -> None:
@@ -59,10 +60,11 @@ class _ShownPast:
 def look_at_chain(name: str, records: Iterable[tuple[SnapshotRecord, bytes]]) -> Chain:
     """What there is to say of records with their hashes, in the order of their sequences."""
     chain = Chain()
-    past = _ShownPast()
+    past = ShownPast()
     by_sequence: dict[int, list[tuple[SnapshotRecord, bytes]]] = {}
     for record, hash in records:
         by_sequence.setdefault(record.sequence, []).append((record, hash))
+    recent = max(by_sequence, default=0) - QUIET
     last = 0
     for sequence, here in by_sequence.items():
         if sequence != last + 1:
@@ -80,7 +82,7 @@ def look_at_chain(name: str, records: Iterable[tuple[SnapshotRecord, bytes]]) ->
             jump = judge(record, past)
             if jump is not None:
                 chain.jumps[hash] = jump
-                if is_news(jump, past):
+                if sequence >= recent and is_news(jump, past):
                     chain.warnings.append(f"{name}: snapshot {sequence} {jump_text(jump)}")
             past.add(record, hash, jump)
         last = sequence

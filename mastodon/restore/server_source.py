@@ -16,8 +16,10 @@ from mastodon.restore.errors import Distrusted, NotThere, ProtocolBroken, Refuse
 from mastodon.restore.source import Answered, BlobCame, Event, ListedPair, OfferedPair
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.snapshot import SnapshotRecord
+from mastodon.wire.certificate_messages import CertificateItem, CertificatesRequest
 from mastodon.wire.errors import ErrorCode, RemoteError, WireError
 from mastodon.wire.messages import Message
+from mastodon.wire.read_messages import READS_LIMIT, ReadItem, ReadsRequest
 from mastodon.wire.restore_client import (
     AnswerWhole,
     ClientEvent,
@@ -40,6 +42,15 @@ from mastodon.wire.restore_messages import (
     WhoItem,
     WhoRequest,
 )
+from mastodon.wire.status_messages import ServerStatusItem, StatusItem, StatusRequest
+from mastodon.wire.telling_messages import (
+    EVENTS_LIMIT,
+    AcknowledgeRequest,
+    ChannelItem,
+    EventItem,
+    EventsRequest,
+    NotifyRequest,
+)
 
 TRIES = 6
 LONGEST_PAUSE_S = 60
@@ -58,8 +69,8 @@ class Stream(Protocol):
         """Send all of it."""
         ...
 
-    def receive(self) -> bytes:
-        """The next bytes; empty at the end."""
+    def receive_pieces(self) -> Sequence[bytes]:
+        """The next bytes, in pieces; none at the end."""
         ...
 
     def close(self) -> None:
@@ -123,6 +134,19 @@ class ServerSource:
         """The tenant's machines as the server knows them."""
         return [item for item in self._items(MachinesRequest) if isinstance(item, MachineItem)]
 
+    def status(self) -> tuple[ServerStatusItem, Sequence[StatusItem]]:
+        """How the server and the tenant's machines do."""
+        items = self._items(StatusRequest, b"")
+        servers = [item for item in items if isinstance(item, ServerStatusItem)]
+        machines = {item.machine: item for item in items if isinstance(item, StatusItem)}
+        if len(servers) != 1 or len(machines) != len(items) - 1:
+            raise ProtocolBroken("the server's status is not whole, or names a machine twice")
+        return servers[0], list(machines.values())
+
+    def certificates(self) -> Sequence[CertificateItem]:
+        """The tenant's registered client keys."""
+        return [item for item in self._items(CertificatesRequest) if isinstance(item, CertificateItem)]
+
     def book(self) -> bytes:
         """The newest book, empty for none."""
         items: Sequence[Any] = self._items(BookRequest)
@@ -131,6 +155,25 @@ class ServerSource:
     def state(self, statement: bytes, attachment: bytes = b"") -> None:
         """Have the server do what a statement says. Raises Refused."""
         self._items(StateRequest, statement, attachment)
+
+    def events(self, machine: bytes, after: int, since_ns: int) -> Sequence[EventItem]:
+        """The admin's events about a machine or (b"") all, behind a sequence and not older than a time."""
+        found: list[EventItem] = []
+        while True:
+            items = self._items(EventsRequest, machine, after, since_ns, EVENTS_LIMIT)
+            page = [item for item in items if isinstance(item, EventItem) and item.sequence > after]
+            found += page
+            if len(page) < EVENTS_LIMIT:
+                return found
+            after = page[-1].sequence
+
+    def acknowledge(self, events: Sequence[int]) -> None:
+        """Say that these events are known. Raises NotThere."""
+        self._items(AcknowledgeRequest, tuple(events))
+
+    def told(self, test: bool) -> Sequence[ChannelItem]:
+        """Where the admin is told; each address is sent a test first, where asked."""
+        return [item for item in self._items(NotifyRequest, int(test)) if isinstance(item, ChannelItem)]
 
     def pairs(self, machine: bytes, first: int, limit: int) -> Sequence[ListedPair]:
         """The names of a machine's pairs with a number of at least ``first``, in order, at most ``limit``."""
@@ -153,6 +196,18 @@ class ServerSource:
             if len(items) < SNAPSHOTS_LIMIT or following <= first:
                 return
             first = following
+
+    def reads(self, machine: bytes, since_ns: int) -> Iterable[ReadItem]:
+        """Who read what of the tenant's machines since a time, about one or (empty) all."""
+        after = 0
+        while True:
+            items = self._items(ReadsRequest, machine, after, since_ns, READS_LIMIT)
+            found = [one for one in items if isinstance(one, ReadItem)]
+            yield from found
+            following = max((one.sequence for one in found), default=0)
+            if len(items) < READS_LIMIT or following <= after:
+                return
+            after = following
 
     def runs(self, machine: bytes, ids: Sequence[bytes]) -> Sequence[bytes]:
         """Run records by id, those that there are."""
@@ -290,10 +345,11 @@ class ServerSource:
             if self._clock() - self._sent_at > SIGN_OF_LIFE_S:
                 self._pings.add(self._send(WhoRequest))
             assert self._stream is not None
-            data = self._stream.receive()
-            if not data:
+            pieces = self._stream.receive_pieces()
+            if not pieces:
                 raise ConnectionLost("the server closed the connection")
-            self._client.receive(data)
+            for piece in pieces:
+                self._client.receive(piece)
 
     def _send(self, kind: type[Message], *fields: Any) -> int:
         assert self._stream is not None

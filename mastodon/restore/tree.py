@@ -113,7 +113,9 @@ class TreeRestore:
                 pool = WorkerPool(self._options.workers, self._serve, [self._target], self._take_result)
                 self._pool = pool
                 self._dispatcher = dispatcher = Dispatcher(self._reader, pool, writer, self.report, self)
-                self._fetcher = Fetcher(self._reader.intake, dispatcher.blob_came, dispatcher.lost, dispatcher.flush)
+                self._fetcher = Fetcher(
+                    self._reader.intake, dispatcher.blob_came, dispatcher.lost, dispatcher.flush, pool.load
+                )
                 self._restore_pages()
                 pool.finish(writer.problems, self._take_losses)
                 pool = None
@@ -170,7 +172,9 @@ class TreeRestore:
             for page in self._open.values():
                 held[page.worker] += 1
             worker = min(range(workers), key=lambda one: (held[one], self._pool.load(one)))
-            turn = [self._todo.popleft() for _ in range(min(PAGES_A_TURN, len(self._todo)))]
+            left = len(self._todo)
+            share = left if workers == 1 else max(1, left // (2 * workers))  # less at the end: all are to end together
+            turn = [self._todo.popleft() for _ in range(min(PAGES_A_TURN, share))]
             self._undecoded += len(turn)
             for index in turn:
                 self._open[index] = _OpenPage(worker)

@@ -44,11 +44,16 @@ class Generation(Body):
 
 @dataclass(frozen=True, slots=True)
 class Card(Body):
-    """A machine as its admin knows it: a label, a handle, and its generations, oldest first."""
+    """A machine as its admin knows it: a label, a handle, and its generations, oldest first.
+
+    ``origin`` names the machine that it was split from, and the record hash of that one's newest snapshot then (empty:
+    it had none): what both are stands in that history.
+    """
 
     name: str = key(0, text(255))
     handle: bytes = key(1, octets(HANDLE_LENGTH))
     generations: tuple[Generation, ...] = key(2, array(nested(Generation), 64, 1))
+    origin: tuple[bytes, bytes] | None = key(3, row(octets(32), octets_or_none(32)), default=None)
 
     @property
     def current(self) -> Generation:

@@ -6,6 +6,8 @@ Its canonical mode sorts map keys length-first (RFC 7049); our maps have keys 0-
 so that both orders are the same.
 """
 
+from collections.abc import Collection
+from itertools import chain, pairwise
 from typing import Any, NoReturn
 
 import cbor2
@@ -63,6 +65,13 @@ def decode(data: bytes | memoryview, limit: int) -> Any:
     Raises Malformed when the data is longer than ``limit`` bytes, nested deeper than MAX_DEPTH, holds floats,
     tags or maps with other keys, or is not byte for byte what ``encode`` gives.
     """
+    value = decode_untyped(data, limit)
+    _check_types(value)
+    return value
+
+
+def decode_untyped(data: bytes | memoryview, limit: int) -> Any:
+    """The same, but that of items and keys inside the types were not looked at: for a caller that looks at each."""
     if len(data) > limit:
         raise Malformed(f"{len(data)} bytes of CBOR, bound {limit}")
     data = bytes(data)
@@ -81,8 +90,17 @@ def decode(data: bytes | memoryview, limit: int) -> Any:
         raise Malformed(f"not CBOR: {error}") from None
     if not same:
         raise Malformed("CBOR that is not deterministic, or has trailing bytes")
-    _check_types(value)
     return value
+
+
+def check_maps(values: Collection[Any]) -> None:
+    """Raise Malformed unless these are maps that have the keys 0 to 23, in ascending order; their items are not looked
+    at. Of many that have the same keys one is looked at, which takes a third of the time."""
+    if not {*map(type, values)} <= {dict} or not {*map(type, chain.from_iterable(values))} <= {int}:
+        raise Malformed("something else than maps with keys from 0 to 23")
+    for keys in {*map(tuple, values)}:
+        if keys and (keys[0] < 0 or keys[-1] > 23 or any(one >= two for one, two in pairwise(keys))):
+            raise Malformed(f"map keys {keys!r}: keys are 0 to 23, ascending")
 
 
 def _check_types(value: Any) -> None:

@@ -59,7 +59,8 @@ class AdminRequest(Record):
 class Enrolment(Record):
     """A machine's word, signed by its own key, that it belongs to a tenant on a server.
 
-    ``handle`` groups the generations of one machine; ``servers`` are the pins of the server's keys.
+    ``handle`` groups the generations of one machine; ``servers`` are the pins of the server's keys. ``origin`` is the
+    machine of the same tenant that it was split from, if any.
     """
 
     TYPE: ClassVar = RecordType.ENROLMENT
@@ -72,6 +73,7 @@ class Enrolment(Record):
     handle: bytes = key(4, octets(HANDLE_LENGTH))
     generation: int = key(5, unsigned(32))
     time_ns: int = key(6, unsigned())
+    origin: bytes | None = key(7, octets(32), default=None)
 
     @classmethod
     def open(cls, data: bytes) -> "Enrolment":

@@ -7,7 +7,7 @@ once a page (listing.py), not in each entry.
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
-from typing import Any
+from typing import Any, NamedTuple
 
 from mastodon.sealed.errors import Malformed
 
@@ -42,8 +42,7 @@ class EntryFlag(IntFlag):
     CARRIED = 2  # could not be read this time: the last good copy, carried over
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A stretch of content: ``length`` bytes from ``offset`` in the blob at index ``reference`` (or a HOLE).
 
     A reference to a map stands for the whole content of the map; offset is then 0.
@@ -118,8 +117,8 @@ def decode_places(flat: Any, references: int) -> tuple[Place, ...]:
     if type(flat) is not list or len(flat) % 3:
         raise Malformed("places are not a flat array of threes")
     places = []
-    for index in range(0, len(flat), 3):
-        reference, offset, length = flat[index : index + 3]
+    numbers = iter(flat)
+    for reference, offset, length in zip(numbers, numbers, numbers, strict=True):
         if type(reference) is not int or type(offset) is not int or type(length) is not int:
             raise Malformed("a place holds something else than integers")
         if not HOLE <= reference < references:

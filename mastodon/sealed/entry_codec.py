@@ -44,6 +44,7 @@ CRITICAL_FLAGS = 0xFF
 KNOWN_FLAGS = int(EntryFlag.FUZZY | EntryFlag.CARRIED)
 OWNER_LIMIT = 256
 _owner_text = text(OWNER_LIMIT)
+_DOTS = frozenset({b".", b".."})
 
 
 @lru_cache(maxsize=4096)
@@ -62,7 +63,7 @@ def check_name(name: Any, first: bool = False) -> bytes:
     """
     if type(name) is not bytes or len(name) > NAME_LIMIT or (not name and not first):
         raise Malformed("a name of no or too many bytes")
-    if b"/" in name or b"\0" in name or name in (b".", b".."):
+    if b"/" in name or b"\0" in name or name in _DOTS:
         raise Malformed(f"a name that no directory can hold: {name!r}")
     return name
 
@@ -232,7 +233,7 @@ _hash = octets(32)
 
 
 def decode_entry(body: Any, users: dict[int, str], groups: dict[int, str], references: int) -> Entry:
-    """The entry in a page's map. Raises Malformed or Unsupported.
+    """The entry in a page's map, whose keys were looked at (cbor.check_maps). Raises Malformed or Unsupported.
 
     Written for the common file or directory, of which a restore decodes millions: the rest goes through _decode_rare.
     """
@@ -247,9 +248,8 @@ def decode_entry(body: Any, users: dict[int, str], groups: dict[int, str], refer
         raise Unsupported(f"entry of unknown type {number!r}")
     if type(mode) is not int or not 0 <= mode <= 0o7777:
         raise Malformed("entry: mode out of bounds")
-    entry = Entry(check_name(name), kind, mode, _u32(uid), _u32(gid), _time(mtime))
-    entry.user = users.get(uid, "")
-    entry.group = groups.get(gid, "")
+    user, group = users.get(_u32(uid), ""), groups.get(_u32(gid), "")
+    entry = Entry(check_name(name), kind, mode, uid, gid, _time(mtime), 0, user, group)
     seen = 6
     if kind is EntryType.FILE:
         seen += _decode_content(entry, body, references)
@@ -281,8 +281,8 @@ def _decode_content(entry: Entry, body: dict[int, Any], references: int) -> int:
         return 1 + (digest is not None)
     if digest is None:
         raise Malformed("entry: content without its hash")
-    entry.places = _places(flat, references)
-    if 18 not in body and sum([place.length for place in entry.places]) != size:
+    places = entry.places = _places(flat, references)
+    if 18 not in body and (places_length(places) if len(places) > 1 else places[0].length) != size:
         raise Malformed("entry: places do not add up to the size")
     return 3
 

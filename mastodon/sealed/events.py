@@ -66,6 +66,7 @@ class EventCode(IntEnum):
     CERTIFICATE_RENEWED = 49
     CREDENTIALS_QUIET = 50
     SERVER_KEY_RENEWED = 51
+    QUOTA_HAS_ROOM = 52
 
 
 class Severity(StrEnum):
@@ -201,7 +202,7 @@ EVENTS: dict[EventCode, EventKind] = {
         _WARNING, _BOTH, "an address for alerts was changed", "If this was not you, find out who signed it."
     ),
     EventCode.TELLING_FAILED: EventKind(
-        _CRITICAL, _OPERATOR, "an alert could not be delivered", "See that the mail server or webhook works."
+        _CRITICAL, _BOTH, "an alert could not be delivered", "See that the mail server or webhook works."
     ),
     EventCode.SPLIT: EventKind(_INFO, _ADMIN, "a fork was ended", "Nothing."),
     EventCode.CLOCK_JUMPED: EventKind(
@@ -225,16 +226,18 @@ EVENTS: dict[EventCode, EventKind] = {
     EventCode.SERVER_KEY_RENEWED: EventKind(
         _INFO, _OPERATOR, "the server's certificate is good for longer", "Nothing."
     ),
+    EventCode.QUOTA_HAS_ROOM: EventKind(_INFO, _BOTH, "a quota has room again", "Nothing."),
 }  # fmt: skip
 
 OF_A_SUBJECT = frozenset(
     {
         EventCode.SPOOL_OFFLINE, EventCode.SPOOL_ONLINE, EventCode.SPOOL_NEARLY_FULL, EventCode.SPOOL_HAS_ROOM,
         EventCode.CERTIFICATE_EXPIRING, EventCode.CERTIFICATE_GONE, EventCode.CERTIFICATE_RENEWED, EventCode.ANOMALY,
-        EventCode.USUAL_AGAIN, EventCode.WRONG_CREDENTIALS, EventCode.CREDENTIALS_QUIET,
+        EventCode.USUAL_AGAIN, EventCode.WRONG_CREDENTIALS, EventCode.CREDENTIALS_QUIET, EventCode.QUOTA_80,
+        EventCode.QUOTA_95, EventCode.QUOTA_FULL, EventCode.QUOTA_HAS_ROOM,
     }
 )  # fmt: skip
-"""Events whose detail begins with what they are about (a spool, a pin, a port, a kind of anomaly), a colon, a space."""
+"""Events whose detail begins with what they are about (a spool, a pin, a port, a mark), a colon, a space."""
 
 CLOSES: dict[EventCode, frozenset[EventCode]] = {
     EventCode.RECOVERED: frozenset(
@@ -251,12 +254,36 @@ CLOSES: dict[EventCode, frozenset[EventCode]] = {
     EventCode.USUAL_AGAIN: frozenset({EventCode.ANOMALY}),
     EventCode.CERTIFICATE_RENEWED: frozenset({EventCode.CERTIFICATE_EXPIRING}),
     EventCode.CREDENTIALS_QUIET: frozenset({EventCode.WRONG_CREDENTIALS}),
+    EventCode.QUOTA_HAS_ROOM: frozenset({EventCode.QUOTA_80, EventCode.QUOTA_95, EventCode.QUOTA_FULL}),
     EventCode.SERVER_KEY_RENEWED: frozenset({EventCode.SERVER_KEY_EXPIRING}),
 }  # fmt: skip
 """The conditions that an event ends, about the same machine, tenant and subject."""
 
 OPENS: frozenset[int] = frozenset().union(*CLOSES.values())
 """Events that open a condition."""
+
+
+UNKNOWN = EventKind(_WARNING, _BOTH, "an event of a later release", "See the server's log, and update this program.")
+
+
+def known_code(code: int) -> EventCode | None:
+    """The code, None for a later release's."""
+    try:
+        return EventCode(code)
+    except ValueError:
+        return None
+
+
+def kind_of(code: int) -> EventKind:
+    """What an event means; a later release's too."""
+    known = known_code(code)
+    return UNKNOWN if known is None else EVENTS[known]
+
+
+def name_of(code: int) -> str:
+    """The event's name in the list."""
+    known = known_code(code)
+    return f"EVENT_{code}" if known is None else known.name
 
 
 def codes_for(audience: Audience) -> frozenset[int]:

@@ -83,6 +83,13 @@ def is_news(jump: Jump, past: Past) -> bool:
     return not lately
 
 
+def ends_fork(sequence: int, past: Past) -> bool:
+    """Whether this snapshot, which is no jump, is the first behind the last sign of a clone and a quiet time."""
+    last = sequence - QUIET - 1
+    signs = [one.sequence for one in past.jumps_since(max(0, last)) if one.kind is JumpKind.ALTERNATES]
+    return signs == [last]
+
+
 def _kind(snapshot: SnapshotRecord, past: Past, reached: int) -> JumpKind:
     remembered = snapshot.remembered
     if not remembered:

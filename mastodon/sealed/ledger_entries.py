@@ -251,7 +251,8 @@ class Event(EntryBody):
 
 @dataclass(frozen=True, slots=True)
 class Reads(EntryBody):
-    """What an authenticated client read, aggregated."""
+    """What an authenticated client read of a machine since ``since_ns``, aggregated: requests about it, blobs fetched
+    and their sealed bytes."""
 
     ENTRY_TYPE: ClassVar = LedgerEntryType.READS
     CRITICAL: ClassVar = False
@@ -260,6 +261,8 @@ class Reads(EntryBody):
     machine: bytes = key(1, MACHINE)
     blobs: int = key(2, unsigned())
     content_bytes: int = key(3, unsigned())
+    requests: int = key(4, unsigned(), default=0)
+    since_ns: int = key(5, unsigned(), default=0)
 
 
 @dataclass(frozen=True, slots=True)

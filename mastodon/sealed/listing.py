@@ -14,6 +14,7 @@ are the pages, in order; its first keys are written like sections: [shared, [nam
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from operator import lt
 from typing import Any
 
 from blake3 import blake3
@@ -110,8 +111,9 @@ def decode_page(plaintext: bytes, references: int) -> list[Section]:
     Raises Malformed for duplicate or unsorted entries, bad names, places outside the references, or references that
     are not used, each, in this order.
     """
-    body = cbor.decode(plaintext, PAGE_LIMIT)
-    if type(body) is not dict or set(body) - {EXTENSIONS} != {0, 1, 2} or type(body[2]) is not list or not body[2]:
+    body = cbor.decode_untyped(plaintext, PAGE_LIMIT)  # all that is in it is looked at below, or in decode_entry
+    cbor.check_maps([body])
+    if set(body) - {EXTENSIONS} != {0, 1, 2} or type(body[2]) is not list or not body[2]:
         raise Malformed("page: expected users, groups and sections")
     if EXTENSIONS in body:
         check_extensions("page", body[EXTENSIONS])
@@ -120,8 +122,9 @@ def decode_page(plaintext: bytes, references: int) -> list[Section]:
     following = 0
     for section in sections:
         for entry in section.entries:
-            if entry.places:
-                following = check_first_use(entry.places, following)
+            places = entry.places
+            if places and (places[0].reference >= following or len(places) > 1):
+                following = check_first_use(places, following)
             if entry.delta is not None:
                 following = check_first_use(entry.delta.base_places, following)
     if following != references:
@@ -142,6 +145,8 @@ def _unpack_sections(
     for packed in packed_sections:
         if type(packed) is not list or len(packed) != 3 or type(packed[2]) is not list or not packed[2]:
             raise Malformed("page: a section is [shared, names, entries]")
+    cbor.check_maps([one for packed in packed_sections for one in packed[2]])
+    for packed in packed_sections:
         directory = _expand(packed[0], packed[1], before or ())
         depths += len(directory)
         if depths > NAMES_LIMIT:
@@ -149,9 +154,9 @@ def _unpack_sections(
         if before is not None and directory <= before:
             raise Malformed("page: directories out of order, or twice")
         entries = [decode_entry(one, users, groups, references) for one in packed[2]]
-        for one, following in pairwise(entries):
-            if one.name >= following.name:
-                raise Malformed("page: entries out of order, or twice")
+        names = [entry.name for entry in entries]
+        if not all(map(lt, names, names[1:])):
+            raise Malformed("page: entries out of order, or twice")
         sections.append(Section(directory, entries))
         before = directory
     return sections
@@ -290,7 +295,7 @@ def with_references(sections: Iterable[Section], moved: dict[int, int]) -> list[
     """The same sections with every place's reference index replaced through ``moved``."""
 
     def move(places: Any) -> Any:
-        return tuple(replace(one, reference=moved.get(one.reference, one.reference)) for one in places)
+        return tuple(one._replace(reference=moved.get(one.reference, one.reference)) for one in places)
 
     result = []
     for section in sections:

@@ -38,6 +38,9 @@ NOBODY = bytes(32)
 """Checked against for machines that are not known, so that unknown and wrong cost the same."""
 
 
+UNKNOWN = "unknown machine, or wrong signature"
+
+
 class State(Enum):
     """Where a session stands."""
 
@@ -140,7 +143,7 @@ class AppendSession:
         if not good or public_key is None:
             code = ErrorCode.NOT_AUTHENTICATED
             event = SecurityEvent(code, f"HELLO refused for machine {hello.machine.hex()}")
-            return [event, *self._end(code, "unknown machine, or wrong signature")]
+            return [event, *self._end(code, UNKNOWN)]
         return [Open(hello)] if self._oldest <= hello.version <= self._newest else self._other_version(hello)
 
     def _other_version(self, hello: Hello) -> list[Effect]:

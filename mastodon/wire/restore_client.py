@@ -14,9 +14,11 @@ from mastodon.sealed import blob
 from mastodon.sealed.blob import HEAD, ID_LENGTH, REFERENCES_LIMIT, SEALED_LIMIT, BlobHeader, parse_header
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.schema import EXTENSIONS_LIMIT
+from mastodon.wire.certificate_messages import CertificateItem
 from mastodon.wire.errors import BadMessage, OutOfTurn, RemoteError
 from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
 from mastodon.wire.messages import Error, Keepalive, Message
+from mastodon.wire.read_messages import READS_LIMIT, ReadItem
 from mastodon.wire.restore_messages import (
     DATA_HEAD,
     ENVELOPES_LIMIT,
@@ -45,6 +47,7 @@ FEWER_ITEMS: dict[int, int] = {
     RestoreVerb.ENVELOPES: ENVELOPES_LIMIT,
     RestoreVerb.EVENTS: EVENTS_LIMIT,
     RestoreVerb.TEST_NOTIFY: CHANNELS_LIMIT,
+    RestoreVerb.READS: READS_LIMIT,
 }
 LAST_NUMBER = (1 << 32) - 1
 
@@ -62,6 +65,8 @@ ANSWERS: dict[int, tuple[type[Message], ...]] = {
     RestoreVerb.ACKNOWLEDGE: (),
     RestoreVerb.STATUS: (ServerStatusItem, StatusItem),
     RestoreVerb.TEST_NOTIFY: (ChannelItem,),
+    RestoreVerb.READS: (ReadItem,),
+    RestoreVerb.CERTIFICATES: (CertificateItem,),
 }
 """The kinds of items that may answer each verb, beside the raw data of FETCH."""
 

@@ -16,9 +16,11 @@ from mastodon.sealed.run import RunRecord
 from mastodon.sealed.schema import array, choice, key, octets, octets_or_none, text, unsigned
 from mastodon.sealed.snapshot import SnapshotRecord
 from mastodon.sealed.statement import Statement
+from mastodon.wire.certificate_messages import CertificateItem, CertificatesRequest
 from mastodon.wire.errors import BadMessage, UnknownVerb
 from mastodon.wire.frame import LENGTH, RESTORE_FRAME_LIMIT, encode_frame
 from mastodon.wire.messages import Error, Keepalive, Message, packed_ids
+from mastodon.wire.read_messages import ReadItem, ReadsRequest
 from mastodon.wire.restore_verbs import RestoreMessage, RestoreReply, RestoreVerb
 from mastodon.wire.status_messages import ServerStatusItem, StatusItem, StatusRequest
 from mastodon.wire.telling_messages import AcknowledgeRequest, ChannelItem, EventItem, EventsRequest, NotifyRequest
@@ -28,7 +30,8 @@ SNAPSHOTS_LIMIT = 1000
 PAIRS_LIMIT = 256
 ENVELOPES_LIMIT = 16
 """Of one pair: the machine's own, and the newest 15 of the admin's."""
-DATA_LIMIT = 512 * 1024
+DATA_LIMIT = 1024 * 1024
+"""As much as the server reads at once: so nearly all blobs lie in one frame, whole, and are not copied together."""
 DATA_HEAD = struct.Struct(">I")
 
 
@@ -273,6 +276,7 @@ REQUESTS: dict[int, type[Message]] = {
     for one in (
         WhoRequest, MachinesRequest, SnapshotsRequest, PairsRequest, RunsRequest, FetchRequest, BookRequest,
         StateRequest, EnvelopesRequest, StatusRequest, EventsRequest, AcknowledgeRequest, NotifyRequest,
+        ReadsRequest, CertificatesRequest,
     )
 }  # fmt: skip
 
@@ -280,7 +284,7 @@ REPLIES: dict[int, type[Message]] = {
     one.KIND: one
     for one in (
         WhoItem, MachineItem, SnapshotItem, PairItem, RunItem, DataItem, BookItem, EnvelopeItem, StatusItem,
-        ServerStatusItem, EventItem, ChannelItem, Done, Error, Keepalive,
+        ServerStatusItem, EventItem, ChannelItem, ReadItem, CertificateItem, Done, Error, Keepalive,
     )
 }  # fmt: skip
 

@@ -12,7 +12,7 @@ ALPN = "mastodon-restore/1"
 
 
 class RestoreVerb(IntEnum):
-    """Requests. 14-31 are reserved for keeps and mail."""
+    """Requests. 16-31 are reserved for keeps and mail."""
 
     WHO = 1
     MACHINES = 2
@@ -27,6 +27,8 @@ class RestoreVerb(IntEnum):
     ACKNOWLEDGE = 11
     STATUS = 12
     TEST_NOTIFY = 13
+    READS = 14
+    CERTIFICATES = 15
 
 
 ALLOWED: dict[RestoreVerb, frozenset[Role]] = {
@@ -43,6 +45,8 @@ ALLOWED: dict[RestoreVerb, frozenset[Role]] = {
     RestoreVerb.ACKNOWLEDGE: frozenset({Role.ADMIN}),
     RestoreVerb.STATUS: frozenset({Role.ADMIN, Role.MONITOR}),
     RestoreVerb.TEST_NOTIFY: frozenset({Role.ADMIN}),
+    RestoreVerb.READS: frozenset({Role.ADMIN}),
+    RestoreVerb.CERTIFICATES: frozenset({Role.ADMIN}),
 }
 """The whole table of verbs and roles. Machines are looked up inside the certificate's tenant, for a ticket inside its
 machine and root; what lies outside is NOT_FOUND, as if it did not exist. The operator's monitor has no tenant, and sees
@@ -64,6 +68,8 @@ class RestoreReply(IntEnum):
     STATUS = 169
     SERVER_STATUS = 170
     CHANNEL = 171
+    READ = 172
+    CERTIFICATE = 173
     DONE = 190
 
 

@@ -25,5 +25,5 @@ CREATE TABLE reads (
     blobs INTEGER NOT NULL,
     bytes INTEGER NOT NULL
 );
-CREATE INDEX reads_tenant ON reads (tenant);
-CREATE INDEX reads_pin ON reads (pin);
+CREATE INDEX reads_tenant ON reads (tenant, sequence);
+CREATE INDEX reads_pin ON reads (pin) WHERE blobs > 0;

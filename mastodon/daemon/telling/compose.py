@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 
 from mastodon.catalogue.interface import Condition, EventRow
 from mastodon.daemon.telling.channel import Channel, ChannelKind, ChannelState, Place, Subject
-from mastodon.daemon.telling.letter import Letter, LetterKind, Line, is_closing, kind_of, known_code, lines_of
+from mastodon.daemon.telling.letter import Letter, LetterKind, Line, is_closing, lines_of
 from mastodon.sealed.addresses import mail_addresses, target
-from mastodon.sealed.events import CLOSES, OPENS, Audience, EventCode, Severity
+from mastodon.sealed.events import CLOSES, OPENS, Audience, EventCode, Severity, kind_of, known_code
 from mastodon.sealed.settings import MAIL, SNOOZE, SNOOZE_MOST_NS, WEBHOOK, Settings
 
 SECOND_NS = 10**9
@@ -40,11 +40,11 @@ REPEATING = frozenset(
 
 QUIETED = frozenset(
     {
-        EventCode.LATE, EventCode.RECOVERED, EventCode.RUN_FAILED, EventCode.PARTIAL_LONG, EventCode.NEVER_SEEN,
+        EventCode.LATE, EventCode.RUN_FAILED, EventCode.PARTIAL_LONG, EventCode.NEVER_SEEN,
         EventCode.SEEDING_LONG, EventCode.CLOCK_SKEW, EventCode.AGENT_TOO_OLD, EventCode.QUOTA_80, EventCode.QUOTA_95,
     }
 )  # fmt: skip
-"""What a snooze holds back."""
+"""What a snooze holds back; and the end of it, where only such things end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +104,7 @@ class Rules:
         return frozenset(place for place in self.snoozed() if not channel.tenant or place[0] in (b"", channel.tenant))
 
 
-def alert(
-    channel: Channel, state: ChannelState, rules: Rules, events: Sequence[EventRow], reached: int
-) -> Decision:
+def alert(channel: Channel, state: ChannelState, rules: Rules, events: Sequence[EventRow], reached: int) -> Decision:
     """What of these events is to be told, and whether now; they are all behind the position, up to ``reached``."""
     snoozed, now_ns = rules.snoozed(), rules.now_ns
     leaving = bool(state.until)
@@ -129,9 +127,7 @@ def alert(
     letter = _letter(channel, LetterKind.ALERT, tellable[-1].sequence, now_ns, lines=lines, more=more)
     sent = (*_recent_times(state.sent, now_ns), now_ns)
     reached = max(state.position, reached)
-    return Decision(
-        replace(state, position=reached, letter=letter, sent=sent, caused=caused, told=_bounded(told))
-    )
+    return Decision(replace(state, position=reached, letter=letter, sent=sent, caused=caused, told=_bounded(told)))
 
 
 def still(
@@ -204,9 +200,13 @@ def _is_told_at_once(
     """``before``: what earlier letters told, ``told``: with what this one does so far."""
     if kind_of(event.code).severity is Severity.INFO and not is_closing(event.code):
         return False
-    if event.code in QUIETED and _is_in(snoozed, event):
+    if _is_in(snoozed, event):
+        if event.code in QUIETED:
+            return False
         # The end of what was told before the snooze is told in it, too.
-        return is_closing(event.code) and any(one in told for one in _closed_by(event))
+        ends = _closed_by(event)
+        if ends and all(code in QUIETED for code, _, _ in ends):
+            return any(one in told for one in ends)
     return event.code not in REPEATING or not 0 <= now_ns - before.get(_subject(event), -DAY_NS) < DAY_NS
 
 

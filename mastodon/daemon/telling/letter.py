@@ -6,13 +6,12 @@ from enum import StrEnum
 from typing import Any
 
 from mastodon.catalogue.interface import EventRow
-from mastodon.sealed.events import CLOSES, EVENTS, Audience, EventCode, EventKind, Severity, subject_of
+from mastodon.sealed.events import CLOSES, EventKind, Severity, kind_of, known_code, name_of, subject_of
 
 LINES_MOST = 50
 LINES_EACH = 5
 """Lines about one machine, so that a flood about it leaves room for the others."""
 
-UNKNOWN = EventKind(Severity.WARNING, Audience.BOTH, "an event of a later release", "See the log; update this program.")
 _WEIGHT = {Severity.CRITICAL: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
 
@@ -60,26 +59,6 @@ class Letter:
     lines: tuple[Line, ...] = ()
     open: tuple[Line, ...] = ()
     more: int = 0
-
-
-def known_code(code: int) -> EventCode | None:
-    """The code, None for a later release's."""
-    try:
-        return EventCode(code)
-    except ValueError:
-        return None
-
-
-def kind_of(code: int) -> EventKind:
-    """What an event means; a later release's too."""
-    known = known_code(code)
-    return UNKNOWN if known is None else EVENTS[known]
-
-
-def name_of(code: int) -> str:
-    """The event's name in the list."""
-    known = known_code(code)
-    return f"EVENT_{code}" if known is None else known.name
 
 
 def is_closing(code: int) -> bool:

@@ -6,11 +6,11 @@ another's. A channel that fails for an hour is itself an event, once. An address
 was up to its replacement, that included, and then forgotten.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -116,6 +116,7 @@ class Teller:
     _earlier: dict[int, Settings] = field(default_factory=dict)
     _tested: dict[bytes, int] = field(default_factory=dict)
     _call: LoopingCall | None = None
+    _under_way: set["Deferred[None]"] = field(default_factory=set)
 
     async def start(self) -> None:
         """Take up what was left, then look every few seconds."""
@@ -129,14 +130,27 @@ class Teller:
                 yesterday = self.now_ns() - DAY_NS
         self._looked = self.ledger.sequence()
         await self._follow_settings(await self._since(yesterday))
-        self._call = LoopingCall(lambda: Deferred.fromCoroutine(self.look()).addErrback(self._failed))
+        self._call = LoopingCall(lambda: self._run(self.look()).addErrback(self._failed))
         self._call.clock = self.clock
         self._call.start(LOOK_S)
 
     def stop(self) -> None:
-        """Look no more. What is on its way is told again after the next start, if it was not taken."""
+        """Look no more, and let go of what is under way: what was not taken is told after the next start."""
         if self._call is not None and self._call.running:
             self._call.stop()
+        for one in list(self._under_way):
+            one.cancel()
+
+    def _run(self, work: Coroutine["Deferred[Any]", Any, None]) -> "Deferred[None]":
+        """Work that a stop cancels."""
+        running = Deferred.fromCoroutine(work)
+        self._under_way.add(running)
+
+        def over(outcome: Any) -> Any:
+            self._under_way.discard(running)
+            return outcome
+
+        return running.addBoth(over)
 
     async def look(self) -> None:
         """Once: follow the settings and new events, and let every channel go on that has something to do."""
@@ -179,6 +193,12 @@ class Teller:
             ChannelStatus(one.kind, one.address, self._work[one].state.failing_ns, self._work[one].reason)
             for one in self._of(tenant)
         ]
+
+    def waiting(self) -> tuple[int, int]:
+        """Letters that could not be delivered yet, and since when the first of them fails (0: none does)."""
+        states = [work.state for work in self._work.values()]
+        failing = [one.failing_ns for one in states if one.letter is not None and one.failing_ns]
+        return len(failing), min(failing, default=0)
 
     # Channels
 
@@ -262,7 +282,7 @@ class Teller:
                 work.look = True
                 self._failed(outcome)
 
-        Deferred.fromCoroutine(self._tell(channel, work)).addBoth(over)
+        self._run(self._tell(channel, work)).addBoth(over)
 
     async def _tell(self, channel: Channel, work: _Work) -> None:
         letter = work.state.letter
@@ -344,8 +364,10 @@ class Teller:
     def _carry(self, channel: Channel, letter: Letter, work: _Work | None = None) -> "Deferred[str]":
         """Fires with why it was not taken; empty when it was."""
 
-        def refused(failure: Failure) -> str:
+        def refused(failure: Failure) -> "str | Failure":
             error = failure.value
+            if isinstance(error, CancelledError):
+                return failure
             if not isinstance(error, NotTaken):
                 self.log.failure("telling: internal error", failure)
                 return "the server failed: its log says why"
@@ -375,7 +397,8 @@ class Teller:
             await self._keep(channel, work.state)
 
     def _failed(self, failure: Failure) -> None:
-        self.log.failure("telling: internal error", failure)
+        if failure.check(CancelledError) is None:
+            self.log.failure("telling: internal error", failure)
 
 
 SETTINGS_FOLLOWED = (MAIL, WEBHOOK, SNOOZE)

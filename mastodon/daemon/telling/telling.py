@@ -101,6 +101,10 @@ class Telling:
         """A machine's run began, failed, or committed a complete snapshot."""
         self._hearts.run(machine, beat)
 
+    def waiting(self) -> tuple[int, int]:
+        """Letters that could not be delivered yet, and since when (0: there are none)."""
+        return self._teller.waiting()
+
     async def told(self, tenant: bytes, test: bool) -> list[Told]:
         """Where an admin or (b"") the operator is told; each address is sent a test first, where asked. Raises
         LimitReached."""
