@@ -6,6 +6,9 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 
+from mastodon.wire.frame import FrameReader
+from mastodon.wire.messages import Message
+
 # The clock of a loaded machine says nothing about a parser.
 quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -56,3 +59,12 @@ def peak_memory(call: Callable[[], Any]) -> int:
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
+
+
+def frame_of(message: Message, limit: int) -> tuple[int, bytes]:
+    """A message as the other end's frame reader gives it, with nothing left over."""
+    reader = FrameReader(limit)
+    reader.receive(message.encode())
+    frame = reader.next_frame()
+    assert frame is not None and not reader.buffered
+    return frame

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from typing import Any, cast
 from unittest import mock
 
-from twisted.trial.unittest import SynchronousTestCase
-
 from mastodon.host.certificates import make_identity
 from mastodon.host.socket_tls import connect
 from mastodon.sealed.snapshot import SnapshotStatus
@@ -17,7 +15,6 @@ from mastodon.wire.append_client import Introduction
 from mastodon.wire.errors import ErrorCode
 from mastodon.wire.messages import Finish, Goodbye, Greeting, Hello, NewSnapshot, Offer, PackEnd, make_error
 from mastodon_agent.connection import Connection, Patience
-from mastodon_agent.pace import Throttle
 from mastodon_agent.refusals import NoConnection, ServerRefused
 from mastodon_agent.session import Session
 from mastodon_agent.trust_memory import TrustMemory
@@ -289,20 +286,3 @@ class EndTests(WireCase):
         self.write("new", os.urandom(1000))
         self.assertRaises(ServerRefused, self.run_over_wire)
         self.assertFalse(names & {thread.name for thread in threading.enumerate()})
-
-
-class ThrottleTests(SynchronousTestCase):
-    """The arithmetic of pace."""
-
-    def test_rate(self):
-        """So many bytes a second, with a burst of a second."""
-        now = 100.0
-        throttle = Throttle(lambda: now)
-        self.assertEqual(throttle.spend(10**9), 0.0)
-        throttle.set_rate(1000)
-        self.assertAlmostEqual(throttle.spend(500), 0.5)
-        now = 110.0
-        self.assertLessEqual(throttle.spend(1000), 0.0)
-        self.assertAlmostEqual(throttle.spend(2000), 2.0)
-        now = 112.0
-        self.assertAlmostEqual(throttle.spend(0), 0.0)

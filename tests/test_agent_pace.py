@@ -94,6 +94,19 @@ class ThrottleTests(SynchronousTestCase):
         self.limit = 0
         self.throttle = Throttle(lambda: self.now, lambda: self.limit)
 
+    def test_rate(self):
+        """So many bytes a second, with a burst of a second."""
+        now = 100.0
+        throttle = Throttle(lambda: now)
+        self.assertEqual(throttle.spend(10**9), 0.0)
+        throttle.set_rate(1000)
+        self.assertAlmostEqual(throttle.spend(500), 0.5)
+        now = 110.0
+        self.assertLessEqual(throttle.spend(1000), 0.0)
+        self.assertAlmostEqual(throttle.spend(2000), 2.0)
+        now = 112.0
+        self.assertAlmostEqual(throttle.spend(0), 0.0)
+
     def test_the_stricter_one_wins(self):
         """Of the server's pace and this machine's limit."""
         for server, limit, rest in ((0, 1000, 1.0), (500, 1000, 2.0), (1000, 500, 2.0), (1000, 0, 1.0), (0, 0, 0.0)):
@@ -313,7 +326,7 @@ class CommandTests(CommandCase):
 
     def test_all_of_them(self):
         """A run at its turn, at low priority, on a limited line."""
-        done = self.agent(*self.given, self.tree, "-v", "--limit-rate", "0-24=10M", "--nice", "idle", "--splay", "1")
+        done = self.agent(*self.given, self.tree, "-v", "--limit-rate", "0-24=10M", "--nice", "low", "--splay", "1")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("waiting for 0:00, this machine's place within --splay", done.stderr)
         self.assertEqual(len(self.vault.snapshots), 1)

@@ -9,7 +9,7 @@ from mastodon.sealed.errors import Malformed
 from mastodon.sealed.pair import PairRecord
 from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon.wire.errors import RETRYABLE, BadMessage, ErrorCode, UnknownVerb, WireError
-from mastodon.wire.frame import APPEND_FRAME_LIMIT, HELLO_FRAME_LIMIT, FrameReader
+from mastodon.wire.frame import APPEND_FRAME_LIMIT, HELLO_FRAME_LIMIT
 from mastodon.wire.messages import (
     CLIENT_MESSAGES,
     MISSING_LIMIT,
@@ -41,7 +41,7 @@ from mastodon.wire.messages import (
     make_error,
 )
 from tests import sealed_samples as samples
-from tests.hostile import accepted_cuts, accepted_flips, peak_memory, quick
+from tests.hostile import accepted_cuts, accepted_flips, frame_of, peak_memory, quick
 
 H = b"h" * 32
 HELLO = Hello(1, H, b"s" * 64, b"n" * 16, 2, H, samples.TIME_NS, "1.0", 1, 0)
@@ -71,20 +71,12 @@ FROM_SERVER: list[Message] = [
 ]
 
 
-def frame_of(message: Message) -> tuple[int, bytes]:
-    reader = FrameReader(APPEND_FRAME_LIMIT)
-    reader.receive(message.encode())
-    frame = reader.next_frame()
-    assert frame is not None and not reader.buffered
-    return frame
-
-
 class MessageTests(SynchronousTestCase):
     def test_round_trip(self):
         """Every message of both ends comes back out of its frame."""
         for messages, decode in ((FROM_CLIENT, decode_client), (FROM_SERVER, decode_server)):
             for message in messages:
-                self.assertEqual(decode(*frame_of(message)), message)
+                self.assertEqual(decode(*frame_of(message, APPEND_FRAME_LIMIT)), message)
         self.assertEqual({type(message) for message in FROM_CLIENT}, set(CLIENT_MESSAGES.values()))
         self.assertEqual({type(message) for message in FROM_SERVER}, set(SERVER_MESSAGES.values()))
 
@@ -107,7 +99,7 @@ class MessageTests(SynchronousTestCase):
         """A flip gives a typed error or another message; cut or lengthened, all but raw pieces are refused."""
         for messages, decode in ((FROM_CLIENT, decode_client), (FROM_SERVER, decode_server)):
             for message in messages:
-                kind, payload = frame_of(message)
+                kind, payload = frame_of(message, APPEND_FRAME_LIMIT)
                 step = 1 if len(payload) < 300 else 29
                 taken = accepted_flips(lambda one: decode(kind, one), payload, WireError, step)  # noqa: B023
                 self.assertNotIn(message, [result for results in taken.values() for result in results])
@@ -131,7 +123,7 @@ class MessageTests(SynchronousTestCase):
             self.assertRaises(Malformed, Offer(1, data).encode)
             self.assertRaises(BadMessage, decode_client, 2, b"\1" + cbor.encode({0: 1, 1: data}))
         self.assertEqual(OFFER_LIMIT, MISSING_LIMIT)
-        frame_of(Offer(1, bytes(32 * OFFER_LIMIT)))
+        frame_of(Offer(1, bytes(32 * OFFER_LIMIT)), APPEND_FRAME_LIMIT)
 
     def test_nothing_is_sent_that_the_other_end_refuses(self):
         """A sender notices its own message's bounds."""
@@ -147,7 +139,7 @@ class MessageTests(SynchronousTestCase):
             Error(ErrorCode.PACK_REFUSED, False, 0, "x" * 1024, (H,) * 1024, 1),
             Missing(bytes(32 * MISSING_LIMIT), True),
         ):
-            self.assertEqual(len(frame_of(message)), 2)
+            self.assertEqual(len(frame_of(message, APPEND_FRAME_LIMIT)), 2)
         longest = Hello(65535, H, b"s" * 64, b"n" * 16, 1 << 63, H, 1 << 63, "v" * 64, (1 << 32) - 1, 1 << 63)
         self.assertLess(len(longest.encode()), HELLO_FRAME_LIMIT)
 
@@ -173,7 +165,7 @@ class ErrorTests(SynchronousTestCase):
     def test_any_text_fits(self):
         """Whatever an exception said, the message can be sent."""
         error = make_error(ErrorCode.INTERNAL, "a\nb\udc80" + "ä" * 2000, (H,) * 2000)
-        self.assertEqual(decode_server(*frame_of(error)), error)
+        self.assertEqual(decode_server(*frame_of(error, APPEND_FRAME_LIMIT)), error)
         self.assertTrue(error.text.startswith("a?b?ä"))
 
     def test_later_codes(self):

@@ -13,7 +13,7 @@ from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon.sealed.statement import Statement
 from mastodon.wire.certificate_messages import CertificateItem, CertificatesRequest
 from mastodon.wire.errors import BadMessage, ErrorCode, UnknownVerb, WireError
-from mastodon.wire.frame import RESTORE_FRAME_LIMIT, FrameReader
+from mastodon.wire.frame import RESTORE_FRAME_LIMIT
 from mastodon.wire.messages import Keepalive, Message, make_error
 from mastodon.wire.read_messages import ReadItem, ReadsRequest
 from mastodon.wire.restore_messages import (
@@ -53,7 +53,7 @@ from mastodon.wire.status_messages import (
 )
 from mastodon.wire.telling_messages import AcknowledgeRequest, ChannelItem, EventItem, EventsRequest, NotifyRequest
 from tests import sealed_samples as samples
-from tests.hostile import accepted_cuts, accepted_flips, quick
+from tests.hostile import accepted_cuts, accepted_flips, frame_of, quick
 
 H = b"h" * 32
 
@@ -102,20 +102,12 @@ FROM_SERVER: list[Message] = [
 ]  # fmt: skip
 
 
-def frame_of(message: Message) -> tuple[int, bytes]:
-    reader = FrameReader(RESTORE_FRAME_LIMIT)
-    reader.receive(message.encode())
-    frame = reader.next_frame()
-    assert frame is not None and not reader.buffered
-    return frame
-
-
 class RestoreMessageTests(SynchronousTestCase):
     def test_round_trip(self):
         """Every message of both ends comes back out of its frame."""
         for messages, decode in ((FROM_CLIENT, decode_request), (FROM_SERVER, decode_reply)):
             for message in messages:
-                self.assertEqual(decode(*frame_of(message)), message)
+                self.assertEqual(decode(*frame_of(message, RESTORE_FRAME_LIMIT)), message)
         self.assertEqual({type(message) for message in FROM_CLIENT}, set(REQUESTS.values()))
         self.assertEqual({type(message) for message in FROM_SERVER}, set(REPLIES.values()))
 
@@ -141,7 +133,7 @@ class RestoreMessageTests(SynchronousTestCase):
         """A flip gives a typed error or another message; cut or lengthened, all but raw data is refused."""
         for messages, decode in ((FROM_CLIENT, decode_request), (FROM_SERVER, decode_reply)):
             for message in messages:
-                kind, payload = frame_of(message)
+                kind, payload = frame_of(message, RESTORE_FRAME_LIMIT)
                 step = 1 if len(payload) < 300 else 31
                 taken = accepted_flips(lambda one: decode(kind, one), payload, WireError, step)  # noqa: B023
                 self.assertNotIn(message, [result for results in taken.values() for result in results])
@@ -168,7 +160,7 @@ class RestoreMessageTests(SynchronousTestCase):
             Done(1, bytes(32 * FETCH_LIMIT)),
             DataItem(1, bytes(DATA_LIMIT)),
         ):
-            self.assertEqual(len(frame_of(message)), 2)
+            self.assertEqual(len(frame_of(message, RESTORE_FRAME_LIMIT)), 2)
         self.assertRaises(Malformed, FetchRequest(1, H, bytes(32 * (FETCH_LIMIT + 1))).encode)
 
     def test_ids_are_whole(self):
@@ -176,7 +168,7 @@ class RestoreMessageTests(SynchronousTestCase):
         for data in (b"", H[:-1], H + b"x"):
             self.assertRaises(Malformed, FetchRequest(1, H, data).encode)
         self.assertRaises(Malformed, Done(1, b"x").encode)
-        self.assertEqual(decode_reply(*frame_of(Done(1))), Done(1))
+        self.assertEqual(decode_reply(*frame_of(Done(1), RESTORE_FRAME_LIMIT)), Done(1))
 
     def test_empty_data(self):
         """Raw data has its request's number and at least a byte."""
