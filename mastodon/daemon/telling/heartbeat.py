@@ -120,10 +120,10 @@ class Heartbeats:
             last = self._last.get((machine, beat), -APART_S)
             if self.clock.seconds() - last < APART_S:
                 return
+            self._last[machine, beat] = self.clock.seconds()
         settings = await self.settings()
         if not any(place[1] == machine for place, value in settings.values(HEARTBEAT) if value):
             return
-        self._last[machine, beat] = self.clock.seconds()
         for row in await self.rows(machine):
             self._beat(settings, row.tenant, machine, beat, row.complete_entry if beat is Beat.SUCCESS else 0)
 
