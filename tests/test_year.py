@@ -75,6 +75,7 @@ class YearTests(SynchronousTestCase):
             due = [
                 one for one in events
                 if kind_of(one.code).audience in (audience, Audience.BOTH)
+                and (one.tenant or audience is Audience.OPERATOR)
                 and (kind_of(one.code).severity is not Severity.INFO or is_closing(one.code))
             ]  # fmt: skip
             self.assertEqual(told, len(due), (address, Counter(kind_of(one.code).title for one in due)))
