@@ -24,6 +24,7 @@ from mastodon.daemon.telling.channel import Channel, ChannelFiles, ChannelKind, 
 from mastodon.daemon.telling.compose import DAY_NS, HOUR_NS, Rules
 from mastodon.daemon.telling.errors import NotTaken
 from mastodon.daemon.telling.letter import Letter
+from mastodon.daemon.trouble import log_trouble
 from mastodon.daemon.watching import show_time
 from mastodon.host.durable import DiskError
 from mastodon.sealed.events import EventCode
@@ -376,7 +377,7 @@ class Teller:
             if isinstance(error, CancelledError):
                 return failure
             if not isinstance(error, NotTaken):
-                self.log.failure("telling: internal error", failure)
+                log_trouble(self.log, "a message could not be delivered", failure)
                 return "the server failed: its log says why"
             if work is not None:
                 work.relay = error.relay
@@ -405,7 +406,7 @@ class Teller:
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError) is None:
-            self.log.failure("telling: internal error", failure)
+            log_trouble(self.log, "what happened could not be told, it is tried again", failure)
 
 
 SETTINGS_FOLLOWED = (MAIL, WEBHOOK, SNOOZE)
