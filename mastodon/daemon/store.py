@@ -59,6 +59,7 @@ from mastodon.daemon.spools import SpoolMemory, Spools, SpoolStatus, spool_statu
 from mastodon.daemon.telling.acknowledge import acknowledge
 from mastodon.daemon.telling.heartbeat import Beat
 from mastodon.daemon.telling.telling import Parts, Telling, Told
+from mastodon.daemon.trouble import log_trouble
 from mastodon.daemon.watching import Watching
 from mastodon.host.certificates import CertificateError, load_certificate, spki_pin
 from mastodon.host.durable import SYSTEM_DISK, Disk, DiskError
@@ -261,7 +262,7 @@ class Store:
             self._beat(machine, Beat.FAIL)
 
         def lost(failure: Failure) -> None:
-            self.log.failure("that a run is over was not looked at", failure)
+            log_trouble(self.log, "that a run is over was not looked at", failure)
 
         return self._do(self.watching.run_over(machine, exit_code, text)).addErrback(lost)
 
