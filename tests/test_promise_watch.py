@@ -266,6 +266,21 @@ class RestartTests(WatchCase):
         self.passes(0.5)
         self.assertEqual(self.told(), [LATE, RECOVERED])
 
+    def test_promise_p8_an_old_file_ends_nothing(self) -> None:
+        """The state directory could not be written for a day, or was put back: who was late since is late still."""
+        self.back_up()
+        self.passes(0.5)
+        old = (self.setting.state / FILE).read_bytes()
+        self.back_up()
+        self.passes(6.5)
+        self.assertEqual(self.told(), [LATE])
+        self.stop()
+        (self.setting.state / FILE).write_bytes(old)
+        self.start_again()
+        self.serve()
+        self.passes(12)
+        self.assertEqual((self.told(), self.state()), ([LATE], WatchState.LATE))
+
     def test_promise_p8_a_snapshot_while_it_is_being_told(self) -> None:
         """Too late not to be told, and too early to stand behind that in the ledger: it is over all the same."""
         self.back_up()
