@@ -110,7 +110,7 @@ def spool_state(spool: Spool) -> SpoolState:
     except OSError:
         size = 0
     usable = spool.usable() if spool.online else 0
-    return SpoolState(clean_text(str(spool.path), 1024), clean_text(spool.offline, 1024), usable, size)
+    return SpoolState(clean_text(str(spool.path.absolute()), 1024), clean_text(spool.offline, 1024), usable, size)
 
 
 def _quota(settings: Settings, tenant: bytes, machine: bytes = b"") -> int | None:
