@@ -21,7 +21,7 @@ class AcknowledgeTests(StoreCase):
         for code, tenant, machine in (
             (EventCode.LATE, b"", self.machine.id), (EventCode.SPOOL_OFFLINE, b"", b""),
             (EventCode.QUOTA_FULL, self.admin.tenant, b""), (EventCode.ANOMALY, self.other.tenant, b""),
-            (EventCode.TELLING_FAILED, self.admin.tenant, b""),
+            (EventCode.CATALOGUE_REBUILT, self.admin.tenant, b""),
         ):  # fmt: skip
             self.wait(self.store.record(code, tenant, machine, "00: x"))
 
@@ -39,7 +39,7 @@ class AcknowledgeTests(StoreCase):
         """An admin its own that are for admins; the operator all that are for it."""
         self.assertEqual(self.names(self.admin), ["LATE", "QUOTA_FULL"])
         self.assertEqual(self.names(self.other), ["ANOMALY"])
-        self.assertEqual(self.names(None), ["SPOOL_OFFLINE", "QUOTA_FULL", "TELLING_FAILED"])
+        self.assertEqual(self.names(None), ["SPOOL_OFFLINE", "QUOTA_FULL", "CATALOGUE_REBUILT"])
 
     def test_chosen(self) -> None:
         """By machine, sequence, time and number."""
@@ -49,7 +49,9 @@ class AcknowledgeTests(StoreCase):
         self.assertEqual(self.names(self.admin, since_ns=full.event.time_ns), ["QUOTA_FULL"])
         self.assertEqual(self.names(self.admin, limit=1), ["LATE"])
         self.assertEqual(self.names(self.admin, b"x" * 32), [])
-        self.assertEqual((late.is_open, full.is_open), (True, False))
+        self.assertTrue(late.is_open)
+        self.wait(self.store.record(EventCode.RECOVERED, b"", self.machine.id))
+        self.assertEqual([one.is_open for one in self.listed(self.admin)], [False, True, False])
 
     def test_acknowledged(self) -> None:
         """It stands in the ledger once, and in the catalogue, also in one that is made anew."""
@@ -66,7 +68,8 @@ class AcknowledgeTests(StoreCase):
         (self.setting.state / CATALOGUE).unlink()
         self.start_again()
         self.assertEqual(self.listed(self.admin), before)
-        self.assertEqual(self.wait(self.store.telling_parts().catalogue.known_conditions(self.admin.tenant)), {late})
+        catalogue = self.store.telling_parts().catalogue
+        self.assertEqual(self.wait(catalogue.known_conditions(self.admin.tenant)), {late, full})
 
     def test_promise_p6_foreign_is_unknown(self) -> None:
         """Another admin's event, one for the operator, and none at all: one answer, and nothing is written."""

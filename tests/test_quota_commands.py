@@ -3,15 +3,19 @@
 import json
 import os
 
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.blocking_peers import TinyMachine
 from mastodon.host.sizes import parse_quota, parse_size, show_use
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.machine_secret import MachineSecret
+from mastodon.sealed.settings import QUOTA
 from mastodon.sealed.url import parse_url
 from mastodon.wire.errors import ErrorCode
-from mastodon.wire.messages import Ack, Error
+from mastodon.wire.messages import Ack, Error, Message
+from tests.running_server import ServerTestCase
 from tests.store_case import Machine
 from tests.test_admin_client import AdminCase, in_thread
 from tests.test_operator import BackupCase
@@ -59,6 +63,35 @@ class OperatorCommands(BackupCase):
         self.assertIn("no such machine", self.call("quota", "machine", "f" * 64, "1G", code=1))
         self.assertIn("64 hexadecimal digits", self.call("quota", "machine", "web01", "1G", code=2))
         self.assertIn("is no size", self.call("quota", "admin", "alice", "lots", code=2))
+
+
+class RaceTests(ServerTestCase):
+    """Many machines of one admin at once, over the wire."""
+
+    def test_promise_p6_race_over_many_connections(self) -> Deferred[None]:
+        """Eight machines send at once what only a few have room for: each pack is acknowledged or refused, never more
+        is kept than the quota, and each machine may go on."""
+
+        async def attack() -> None:
+            store = self.server.running.store
+            machines = [await self.thread(lambda: self.server.new_machine(self.tenant)) for _ in range(8)]
+            await store.set_policy(self.tenant.secret.tenant, b"", ((QUOTA, "700000"),))
+
+            def send(machine: TinyMachine) -> list[str]:
+                with self.server.append_peer() as peer:
+                    peer.enter(machine.secret)
+                    packs = [machine.pack([machine.blob(BlobKind.CHUNK, (), os.urandom(90_000))]) for _ in range(3)]
+                    return [type(machine.send_pack(peer, pack, Message)).__name__ for pack in packs]
+
+            each = await gatherResults([deferToThread(send, one) for one in machines])
+            answers = [answer for one in each for answer in one]
+            self.assertEqual((len(answers), set(answers)), (24, {"Ack", "Error"}))
+            kept = sum(len(data) for data in self.server.files().values())
+            self.assertLessEqual(kept, 700_000)
+            self.assertEqual(store.quotas().used(self.tenant.secret.tenant), kept)
+            self.assertGreater(kept, 400_000)
+
+        return Deferred.fromCoroutine(attack())
 
 
 class AdminCommands(AdminCase):

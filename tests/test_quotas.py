@@ -85,7 +85,7 @@ class QuotaTests(QuotaCase):
         self.quota(self.used(self.machine) + 10_000, self.machine.id)
         refusal = self.refused(QuotaFull, self.fill, 50_000)
         self.assertIs(refusal.code, ErrorCode.QUOTA)
-        for part in ("this machine is used up", "are used", "ask your admin", "what is stored stays"):
+        for part in ("this machine is used up", "are taken", "ask your admin", "what is stored stays"):
             self.assertIn(part, refusal.text)
         self.fill(50_000, self.sibling)
         self.assertEqual(len(self.packs()), 2)
@@ -268,10 +268,15 @@ class EdgeTests(QuotaCase):
         self.refused(QuotaFull, self.fill, 100_000)
         self.wait(self.store.quotas().settled())
         self.assertEqual(len(self.told()), 1)
+        self.store.quotas().look_around()
+        self.wait(self.store.quotas().settled())
+        self.assertEqual(len(self.told()), 1)
         self.clock.now += HOUR
-        self.restart()
+        self.store.quotas().look_around()
         self.wait(self.store.quotas().settled())
         self.assertEqual(self.told()[1:], [(EventCode.QUOTA_HAS_ROOM, self.machine.id, "full")])
+        self.restart()
+        self.assertEqual(len(self.told()), 2)
 
     def test_flapping_is_not_told(self):
         """A quota that is used up and only just lets small things through is not told anew each time."""

@@ -143,6 +143,19 @@ class StateTests(StoreCase):
         self.assertEqual(self.packs(), [])
         self.assertEqual([one for spool in self.setting.spools for one in spool.glob("incoming/*")], [])
 
+    def test_disabled_after_its_pack_was_judged(self):
+        """Nor is one that was found good just before: the state counts at the moment in which it would be kept."""
+        catalogue = self.store._ready().catalogue
+        judge = catalogue.offending
+
+        def disabled_meanwhile(*asked):
+            disabled = self.store.set_machine_state(self.machine.id, MachineState.DISABLED)
+            return disabled.addCallback(lambda _: judge(*asked))
+
+        self.patch(catalogue, "offending", disabled_meanwhile)
+        self.refused(Disabled, self.send, self.machine.tree(b"one"))
+        self.assertEqual(self.packs(), [])
+
     def test_final_states_stay(self):
         """Nobody enables a closed machine; one that is not there is not found."""
         self.execute(StatementVerb.CLOSE_GENERATION, encode_content(MachineContent(self.machine.id)))

@@ -175,6 +175,27 @@ class AnomalyTests(UsualCase):
         self.assertEqual(self.codes(), [EventCode.ANOMALY])
 
 
+class EverydayTests(UsualCase):
+    """Nothing is told of what is as ever."""
+
+    def test_two_months(self) -> None:
+        """Work days and weekends, files that come, grow in number and go, partial runs, a daemon that is restarted."""
+        for day in range(60):
+            for _ in range(0 if day % 7 > 4 else self.random.randint(1, 4)):
+                self.files[self.random.randrange(len(self.files))] = self.file()
+            if day % 5 == 0:
+                self.files.append(self.file())
+            if day % 9 == 0:
+                del self.files[self.random.randrange(len(self.files))]
+            if day % 6 == 0:
+                self.back_up(self.files, status=SnapshotStatus.PARTIAL, counts=((Reason.UNREADABLE, 1),))
+            self.back_up(self.files)
+            self.pass_time(DAY_NS + self.random.randint(-HOUR_NS, HOUR_NS))
+            if day % 20 == 19:
+                self.restart()
+        self.assertEqual(self.told(), [])
+
+
 class HostileTests(UsualCase):
     """Root on the machine sends everything anew and wants nobody to hear of it."""
 

@@ -10,34 +10,40 @@ from pathlib import Path
 import click
 
 from mastodon import __version__
-from mastodon.admin.ack import ack
-from mastodon.admin.audit import audit
-from mastodon.admin.certificate import certificate
-from mastodon.admin.connect import connect
-from mastodon.admin.download import download
-from mastodon.admin.events import events
-from mastodon.admin.find import find
 from mastodon.admin.home import HOME_VARIABLE, default_home
-from mastodon.admin.init import init
-from mastodon.admin.ls import ls
-from mastodon.admin.machine_add import machine_add
-from mastodon.admin.machine_list import machine_list
-from mastodon.admin.machine_show import machine_show
-from mastodon.admin.machine_split import machine_split
-from mastodon.admin.machine_state import machine_disable, machine_enable
-from mastodon.admin.machine_watch import machine_watch
-from mastodon.admin.notify import notify
-from mastodon.admin.quota import quota
-from mastodon.admin.restore import restore
-from mastodon.admin.snapshots import snapshots
-from mastodon.admin.snooze import snooze
-from mastodon.admin.status import status
+from mastodon.admin.late import LateGroup
 from mastodon.restore.edge import guarded, leave
 
 PROGRAM = "mastodon-admin"
+COMMANDS = {
+    "init": "mastodon.admin.init:init",
+    "connect": "mastodon.admin.connect:connect",
+    "certificate": "mastodon.admin.certificate:certificate",
+    "snapshots": "mastodon.admin.snapshots:snapshots",
+    "ls": "mastodon.admin.ls:ls",
+    "find": "mastodon.admin.find:find",
+    "restore": "mastodon.admin.restore:restore",
+    "download": "mastodon.admin.download:download",
+    "status": "mastodon.admin.status:status",
+    "events": "mastodon.admin.events:events",
+    "ack": "mastodon.admin.ack:ack",
+    "snooze": "mastodon.admin.snooze:snooze",
+    "notify": "mastodon.admin.notify:notify",
+    "quota": "mastodon.admin.quota:quota",
+    "audit": "mastodon.admin.audit:audit",
+}
+MACHINE_COMMANDS = {
+    "add": "mastodon.admin.machine_add:machine_add",
+    "list": "mastodon.admin.machine_list:machine_list",
+    "show": "mastodon.admin.machine_show:machine_show",
+    "split": "mastodon.admin.machine_split:machine_split",
+    "disable": "mastodon.admin.machine_state:machine_disable",
+    "enable": "mastodon.admin.machine_state:machine_enable",
+    "watch": "mastodon.admin.machine_watch:machine_watch",
+}
 
 
-@click.group(help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LateGroup, places=COMMANDS, help=__doc__, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name=PROGRAM)
 @click.option(
     "--home", type=click.Path(path_type=Path, file_okay=False), help=f"The admin's files (else ${HOME_VARIABLE})."
@@ -48,22 +54,9 @@ def cli(context: click.Context, home: Path | None) -> None:
     context.obj = home or default_home()
 
 
-@cli.group("machine")
+@cli.group("machine", cls=LateGroup, places=MACHINE_COMMANDS)
 def machine() -> None:
     """Machines: add, list, show, split, watch, disable, enable."""
-
-
-machine.add_command(machine_add)
-machine.add_command(machine_list)
-machine.add_command(machine_show)
-machine.add_command(machine_split)
-machine.add_command(machine_disable)
-machine.add_command(machine_enable)
-machine.add_command(machine_watch)
-for command in (init, connect, certificate, snapshots, ls, find, restore, download):
-    cli.add_command(command)
-for command in (status, events, ack, snooze, notify, quota, audit):
-    cli.add_command(command)
 
 
 def main() -> None:

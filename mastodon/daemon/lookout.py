@@ -1,6 +1,6 @@
 """Looks out for what else an admin or operator should know of, and puts it together from parts with a rule each.
 
-New pairs, anomalies, clocks, old agents, wrong credentials, certificates that expire, spools that fill. Promises: it
+New pairs, anomalies, clocks, old agents, wrong credentials, certificates that expire, spools and quotas. Promises: it
 changes nothing but what is told; no connection and no commit waits for it, or fails with it; what fails is logged.
 """
 
@@ -119,6 +119,7 @@ class Lookout(Heard):
 
     async def _look_at_dates(self) -> None:
         await self._expiry.look()
+        self._store.quotas().look_around()
         for port, refused in self._refused.items():
             told_ns = await self._edges.told_ns(_credentials(port))
             if told_ns is not None and refused.is_over(told_ns, self._store.now_ns()):

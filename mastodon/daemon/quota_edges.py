@@ -45,6 +45,11 @@ class QuotaEdges:
             if one.code in CODES:
                 self._open.add((one.tenant, one.machine))
 
+    @property
+    def open(self) -> list[Place]:
+        """Where something was told that may not be over."""
+        return list(self._open)
+
     def look(self, place: Place, limit: int | None, used: int, is_tight: bool) -> None:
         """So much of this limit is used at a place; ``is_tight``: a twentieth of it would not be taken."""
         percent = 100 * used // limit if limit else 100 * (limit is not None)

@@ -158,14 +158,14 @@ class Quotas:
             return None  # of a machine that nobody enrolled nothing is taken anyway
         own, whole = self.limit(use.tenant, machine), self.limit(use.tenant)
         if own is not None and use.taken + size > own:
-            detail = f"{show_size(use.taken)} of {show_size(own)} are used"
+            detail = f"{show_size(use.taken)} of {show_size(own)} are taken"
             text = f"the quota of this machine is used up: {detail}; {ASK_ADMIN}"
             return Refusal((use.tenant, machine), detail, text)
         if whole is None:
             return None
         left = whole - self._taken[use.tenant]
         if size > left:
-            detail = f"{show_size(self._taken[use.tenant])} of {show_size(whole)} are used"
+            detail = f"{show_size(self._taken[use.tenant])} of {show_size(whole)} are taken"
             return Refusal((use.tenant, b""), detail, NO_ROOM)
         if left - size < self._nights.get(use.tenant, 0) and left - size < self._kept_for_others(use, left):
             detail = f"the {show_size(left)} left of the admin's {show_size(whole)} are kept for its other machines"
@@ -188,19 +188,28 @@ class Quotas:
         if use is not None:
             self._look_at_all([use.tenant], [machine])
 
+    def look_around(self) -> None:
+        """Once in a while: what was told may be over, though nothing comes in."""
+        for place in self._edges.open:
+            self._look_at(place)
+
     def settled(self) -> "Deferred[None]":
         """Fires when all that was to be told is."""
         return Deferred.fromCoroutine(self._edges.settled())
 
     def _look_at_all(self, tenants: Iterable[bytes], machines: Iterable[bytes]) -> None:
-        places = [(tenant, b"") for tenant in tenants] + [(self._machines[one].tenant, one) for one in machines]
-        for place in places:
-            own = self.limit(*place)
-            if own is None:
-                # Of a machine without a quota of its own only this is told: it was refused, and is no longer.
-                self._edges.look(place, None, 0, self._is_tight(place))
-            else:
-                self._edges.look(place, own, self.used(*place), self._is_tight(place))
+        for tenant in tenants:
+            self._look_at((tenant, b""))
+        for machine in machines:
+            self._look_at((self._machines[machine].tenant, machine))
+
+    def _look_at(self, place: Place) -> None:
+        own = self.limit(*place)
+        if own is None:
+            # Of a machine without a quota of its own only this is told: it was refused, and is no longer.
+            self._edges.look(place, None, 0, self._is_tight(place))
+        else:
+            self._edges.look(place, own, self.used(*place), self._is_tight(place))
 
     def _is_tight(self, place: Place) -> bool:
         """Whether a twentieth of the quota (``SOME`` where that is more, but no more than half) would not be taken."""

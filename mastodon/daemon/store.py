@@ -9,6 +9,7 @@ It is called from one thread, the reactor's; clock, randomness, disk and reactor
 import os
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -330,10 +331,12 @@ class Store:
     async def _locate(self, tenant: bytes, machine: bytes, ids: Sequence[bytes]) -> Located:
         online = {spool.uuid: spool for spool in self._spools.online}
         places = await self._of_tenant(tenant, machine, lambda catalogue: catalogue.locate(machine, ids, list(online)))
-        ranges = [
-            (str(online[place.spool].path / pack_name(place.day, place.pack)), place.start, place.size)
-            for place in places
-        ]
+
+        @cache  # many blobs lie in one pack, and to put a path together takes as long as all the rest
+        def path(spool: bytes, day: str, pack: bytes) -> str:
+            return str(online[spool].path / pack_name(day, pack))
+
+        ranges = [(path(place.spool, place.day, place.pack), place.start, place.size) for place in places]
         there = {place.blob for place in places}
         return Located(ranges, [one for one in dict.fromkeys(ids) if one not in there])
 

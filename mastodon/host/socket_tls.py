@@ -31,7 +31,8 @@ IGNORE_UNEXPECTED_EOF = 0x80
 """SSL_OP_IGNORE_UNEXPECTED_EOF, which Python 3.11 does not name."""
 # Below 128 KiB, where glibc starts to map and unmap memory for each allocation: half the CPU of 256 KiB.
 WRITE_PIECE = 64 * 1024
-SOCKET_READ = 96 * 1024
+SOCKET_READ = 256 * 1024
+"""Into memory that a connection keeps, so what is said above does not hold here."""
 RECORD = 16 * 1024
 RECEIVE = 1024 * 1024
 
@@ -112,6 +113,7 @@ class TLSStream:
         self._tls = tls
         self._incoming = incoming
         self._outgoing = outgoing
+        self._sealed = memoryview(bytearray(SOCKET_READ))
         self._tls_lock = threading.Lock()
         self._send_lock = threading.Lock()
         self._end: Exception | None = None
@@ -148,10 +150,10 @@ class TLSStream:
             if self._ended:
                 return []
             with _converted():
-                sealed = self._socket.recv(SOCKET_READ)
+                length = self._socket.recv_into(self._sealed)
             with self._tls_lock:
-                if sealed:
-                    self._incoming.write(sealed)
+                if length:
+                    self._incoming.write(self._sealed[:length])
                 else:
                     self._incoming.write_eof()
 
@@ -203,7 +205,7 @@ class TLSStream:
                 if left <= 0:
                     raise TimeoutError("the handshake took too long")
                 self._socket.settimeout(left)
-                answer = self._socket.recv(SOCKET_READ)
+                answer = self._socket.recv(RECORD)
                 if answer:
                     self._incoming.write(answer)
                 else:

@@ -21,7 +21,7 @@ from mastodon.sealed.entry import HOLE
 from mastodon.sealed.errors import FormatError, Malformed
 from mastodon.sealed.listing import Directory
 
-JOB_BYTES = 512 * 1024
+JOB_BYTES = 1024 * 1024
 JOB_BLOBS = 48
 JOB_DESCRIPTORS = 150
 FILES_A_JOB = 4096

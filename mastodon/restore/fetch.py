@@ -1,6 +1,6 @@
 """Gets the blobs that a restore needs: in the order of the listing, in batches, several of them on the way at once.
 
-Needs wait in a queue of each worker's, and batches are taken from that whose worker has least to come, so that all
+Needs wait in a queue of each worker's, and batches are taken from that whose worker has least before it, so that all
 have work although each works through pages of its own.
 """
 
@@ -13,7 +13,7 @@ from mastodon.restore.needs import ANY, Need, Piece, SmallFile
 from mastodon.restore.source import BlobCame, Intake
 from mastodon.sealed.blob import BlobHeader
 
-BATCH_BYTES = 4 * 1024 * 1024
+BATCH_BYTES = 8 * 1024 * 1024
 BATCH_BLOBS = 1024
 BATCHES_AHEAD = 8
 LEVEL_OF_PAGES = 2
@@ -26,12 +26,14 @@ class Fetcher:
 
     def __init__(
         self, intake: Intake, came: Callable[[Need, BlobHeader, bytes | memoryview], None],
-        lost: Callable[[Need, str], None], flush: Callable[[], None],
+        lost: Callable[[Need, str], None], flush: Callable[[], None], load: Callable[[int], int],
     ) -> None:  # fmt: skip
+        """``load``: bytes that a worker has before it."""
         self._intake = intake
         self._came = came
         self._lost = lost
         self._flush = flush
+        self._load = load
         self._needs: dict[bytes, Need] = {}
         self._todo: dict[int, deque[bytes]] = {}
         self._waits: Counter[int] = Counter()
@@ -64,7 +66,8 @@ class Fetcher:
 
     def step(self, *, more_to_come: bool = False) -> bool:
         """Ask for what is needed, and take what came next; False where nothing is to come. While there is
-        ``more_to_come``, only whole batches are asked for: the next pages may need the same blobs."""
+        ``more_to_come``, only whole batches are asked for, since the next pages may need the same blobs; but for a
+        worker that has nothing before it whatever there is."""
         while len(self._asked) < BATCHES_AHEAD and self._ask_batch(least=BATCH_BYTES if more_to_come else 0):
             pass
         if not self._asked:
@@ -102,11 +105,16 @@ class Fetcher:
             need.reach = reach
         return need
 
+    def _backlog(self, worker: int) -> int:
+        """Bytes that are to come to a worker, or have come and are not worked off."""
+        return self._coming[worker] + (0 if worker == ANY else self._load(worker))
+
     def _ask_batch(self, least: int) -> bool:
-        workers = [worker for worker, ids in self._todo.items() if ids and self._waits[worker] >= least]
+        backlogs = {worker: self._backlog(worker) for worker, ids in self._todo.items() if ids}
+        workers = [worker for worker, backlog in backlogs.items() if not backlog or self._waits[worker] >= least]
         if not workers:
             return False
-        worker = min(workers, key=self._coming.__getitem__)
+        worker = min(workers, key=backlogs.__getitem__)
         todo = self._todo[worker]
         needs: dict[bytes, Need] = {}
         size = 0

@@ -113,7 +113,9 @@ class TreeRestore:
                 pool = WorkerPool(self._options.workers, self._serve, [self._target], self._take_result)
                 self._pool = pool
                 self._dispatcher = dispatcher = Dispatcher(self._reader, pool, writer, self.report, self)
-                self._fetcher = Fetcher(self._reader.intake, dispatcher.blob_came, dispatcher.lost, dispatcher.flush)
+                self._fetcher = Fetcher(
+                    self._reader.intake, dispatcher.blob_came, dispatcher.lost, dispatcher.flush, pool.load
+                )
                 self._restore_pages()
                 pool.finish(writer.problems, self._take_losses)
                 pool = None

@@ -202,7 +202,7 @@ EVENTS: dict[EventCode, EventKind] = {
         _WARNING, _BOTH, "an address for alerts was changed", "If this was not you, find out who signed it."
     ),
     EventCode.TELLING_FAILED: EventKind(
-        _CRITICAL, _OPERATOR, "an alert could not be delivered", "See that the mail server or webhook works."
+        _CRITICAL, _BOTH, "an alert could not be delivered", "See that the mail server or webhook works."
     ),
     EventCode.SPLIT: EventKind(_INFO, _ADMIN, "a fork was ended", "Nothing."),
     EventCode.CLOCK_JUMPED: EventKind(

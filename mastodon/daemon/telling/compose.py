@@ -40,11 +40,11 @@ REPEATING = frozenset(
 
 QUIETED = frozenset(
     {
-        EventCode.LATE, EventCode.RECOVERED, EventCode.RUN_FAILED, EventCode.PARTIAL_LONG, EventCode.NEVER_SEEN,
+        EventCode.LATE, EventCode.RUN_FAILED, EventCode.PARTIAL_LONG, EventCode.NEVER_SEEN,
         EventCode.SEEDING_LONG, EventCode.CLOCK_SKEW, EventCode.AGENT_TOO_OLD, EventCode.QUOTA_80, EventCode.QUOTA_95,
     }
 )  # fmt: skip
-"""What a snooze holds back."""
+"""What a snooze holds back; and the end of it, where only such things end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,9 +200,13 @@ def _is_told_at_once(
     """``before``: what earlier letters told, ``told``: with what this one does so far."""
     if kind_of(event.code).severity is Severity.INFO and not is_closing(event.code):
         return False
-    if event.code in QUIETED and _is_in(snoozed, event):
+    if _is_in(snoozed, event):
+        if event.code in QUIETED:
+            return False
         # The end of what was told before the snooze is told in it, too.
-        return is_closing(event.code) and any(one in told for one in _closed_by(event))
+        ends = _closed_by(event)
+        if ends and all(code in QUIETED for code, _, _ in ends):
+            return any(one in told for one in ends)
     return event.code not in REPEATING or not 0 <= now_ns - before.get(_subject(event), -DAY_NS) < DAY_NS
 
 
