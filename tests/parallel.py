@@ -184,11 +184,12 @@ def skipped(ended: Sequence[Ended]) -> list[str]:
 
 def run(modules: Sequence[str], folder: Path, jobs: int, limit_s: float) -> int:
     """All of them; the exit status."""
+    signal.signal(signal.SIGTERM, interrupted)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     begun, ended = time.monotonic(), list[Ended]()
     print(f"{len(modules)} test modules, {jobs} at a time", flush=True)
-    with tempfile.TemporaryDirectory(prefix="mastodon-tests-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="mastodon-tests-", ignore_cleanup_errors=True) as temporary:
         for one in run_modules(modules, folder, Path(temporary), jobs, limit_s):
             ended.append(one)
             print(f"{one.output}\n{one}" if one.tally.failed else one, flush=True)
@@ -204,7 +205,6 @@ def interrupted(*_: object) -> NoReturn:
 
 def main() -> int:
     """The whole suite: one module more at a time than there are cores, since some wait for disks and clocks."""
-    signal.signal(signal.SIGTERM, interrupted)
     jobs = int(os.environ.get("MASTODON_JOBS") or len(os.sched_getaffinity(0)) + 1)
     return run(modules_of(Path(tests.__file__).parent), Path("_trial_temp"), jobs, LIMIT_S)
 

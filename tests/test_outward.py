@@ -1,13 +1,15 @@
 """Requests to URLs that others chose: what they reach, and what they do not."""
 
+import threading
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from mastodon.daemon.telling import outward
 from mastodon.daemon.telling.errors import NotTaken
-from mastodon.daemon.telling.outward import ANSWER_LIMIT, WHOLE_S, Answer, Outward
+from mastodon.daemon.telling.outward import ANSWER_LIMIT, NAMES_WAITING, WHOLE_S, Answer, Names, Outward
 from mastodon.sealed.addresses import Target, target
 from tests.mail_server import LOOP, WebServer, identity, trust
 
@@ -122,6 +124,33 @@ class OutwardTests(TestCase):
         self.assertIn("refused", await self.refusal())
         self.assertIn("no address", await self.refusal(self.outward([])))
         self.server.listen()
+
+
+class NameTests(TestCase):
+    """Hosts are looked up in threads of their own."""
+
+    async def test_known_and_unknown(self) -> None:
+        """An address is itself; a name that cannot be is said in one line."""
+        names = Names(LOOP)
+        self.assertEqual(await names.resolve("127.0.0.1", 443), ["127.0.0.1"])
+        unknown: Deferred[Any] = names.resolve("no..name", 443)
+        self.assertIn("not known", str(await self.assertFailure(unknown, NotTaken)))
+
+    async def test_promise_p12_slow_names_do_not_pile_up(self) -> None:
+        """While as many as can be wait for their name servers, more are refused; afterwards they are taken again."""
+        gate = threading.Event()
+        self.patch(outward, "look_up", lambda host, port: gate.wait(60) and [host])
+        names = Names(LOOP)
+        waiting = [names.resolve("slow.example", 443) for _ in range(NAMES_WAITING)]
+        refused: Deferred[Any] = names.resolve("one.more", 443)
+        self.assertIn("too many names", str(await self.assertFailure(refused, NotTaken)))
+        waiting[0].addErrback(lambda _: None).cancel()  # whoever gives up frees no thread
+        again: Deferred[Any] = names.resolve("one.more", 443)
+        await self.assertFailure(again, NotTaken)
+        gate.set()
+        for one in waiting[1:]:
+            self.assertEqual(await one, ["slow.example"])
+        self.assertEqual(await names.resolve("one.more", 443), ["one.more"])
 
 
 class StallTests(SynchronousTestCase):

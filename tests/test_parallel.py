@@ -1,8 +1,10 @@
 """The suite's runner: whatever a module does, it is counted, the others run, and a crash or a hang is red."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -53,8 +55,8 @@ class ParallelTests(SynchronousTestCase):
         (self.folder / "odd").mkdir(parents=True)
         (self.folder / "odd" / "__init__.py").touch()
 
-    def run_modules(self, *names: str, limit_s: float = 60.0) -> tuple[int, str]:
-        """Exit status and output."""
+    def start(self, *names: str, limit_s: float = 60.0) -> "subprocess.Popen[str]":
+        """The runner on some modules."""
         for name in names:
             (self.folder / "odd" / f"{name}.py").write_text(HEAD + MODULES[name])
         modules = [f"odd.{name}" for name in names]
@@ -62,10 +64,23 @@ class ParallelTests(SynchronousTestCase):
         code = f"from pathlib import Path; from tests.parallel import run; exit({call})"
         path = os.pathsep.join([str(self.folder), *filter(None, sys.path)])
         environment = os.environ | {"PYTHONPATH": path, "NOTE": str(self.folder / "note")}
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, cwd=self.folder, env=environment, check=False
-        )
-        return done.returncode, done.stdout + done.stderr
+        return subprocess.Popen(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.folder,
+            env=environment,
+        )  # fmt: skip
+
+    def run_modules(self, *names: str, limit_s: float = 60.0) -> tuple[int, str]:
+        """Exit status and output."""
+        with self.start(*names, limit_s=limit_s) as runner:
+            said, _ = runner.communicate()
+        return runner.returncode, said
+
+    def wait_until_gone(self) -> None:
+        """Until what the hanging module started is there no more: it was killed, and ends when it has its turn."""
+        stat = Path("/proc", (self.folder / "note").read_text(), "stat")
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            while stat.read_text().rpartition(")")[2].split()[0] not in ("Z", "X"):
+                time.sleep(0.01)
 
     def test_green(self) -> None:
         """A module that is content is one line, and the count is read as that of trial; what was skipped is told."""
@@ -92,8 +107,19 @@ class ParallelTests(SynchronousTestCase):
         status, said = self.run_modules("test_hang", "test_good", limit_s=3.0)
         self.assertEqual((status, str(tally(said))), (1, "1 passed, 1 failed, 1 skipped"), said)
         self.assertIn("in test_hanging", said)
-        child = Path("/proc", (self.folder / "note").read_text(), "stat")
-        self.assertTrue(not child.exists() or child.read_text().rpartition(")")[2].split()[0] == "Z")
+        self.wait_until_gone()
+
+    def test_interrupted(self) -> None:
+        """SIGTERM, as Ctrl-C, ends the runner and all that it started."""
+        note = self.folder / "note"
+        with self.start("test_hang") as runner:
+            while not (note.exists() and note.read_text()):
+                self.assertIs(runner.poll(), None)
+                time.sleep(0.01)
+            runner.terminate()
+            runner.communicate()
+        self.assertNotEqual(runner.returncode, 0)
+        self.wait_until_gone()
 
     def test_all_modules(self) -> None:
         """Every test module is run, once, the longest first; each of those is there."""

@@ -14,6 +14,7 @@ from mastodon.daemon.errors import NotFound, Refused
 from mastodon.daemon.execute import VERBS
 from mastodon.daemon.restore_requests import LISTS, Desk, blobs
 from mastodon.daemon.status import Status
+from mastodon.sealed.events import EventCode
 from mastodon.sealed.ledger_entries import Role
 from mastodon.sealed.statement import MachineContent, PinContent, PolicyContent, StatementVerb, encode_content
 from mastodon.wire.errors import ErrorCode
@@ -123,6 +124,18 @@ class StoreTests(StoreCase):
         self.bob.counter = 0
         statement = self.bob.statement(verb, content, self.clock.now)
         return self.store.execute(self.bob.tenant, self.bob.pin, statement, b"")
+
+    def test_promise_p6_events(self):
+        """Another admin's event cannot be acknowledged, nor told from one that does not exist."""
+        self.execute(StatementVerb.DISABLE_MACHINE, encode_content(MachineContent(self.machine.id)))
+        (event,) = self.wait(self.store._ready().catalogue.events(0, 10, self.admin.tenant, [EventCode.WATCH_WEAKENED]))
+
+        def acknowledge(number: bytes) -> Deferred[None]:
+            return self.store.acknowledge(self.bob.tenant, self.bob.pin, (int.from_bytes(number, "big"),))
+
+        answers = [self.told(acknowledge, one.to_bytes(8, "big")) for one in (event.sequence, 1 << 40)]
+        self.assertEqual(answers[0][0], answers[1][0])
+        self.assertEqual(len(answers[0][1]), len(answers[1][1]))
 
     def test_promise_p6_strangers(self):
         """Before it has proven anything, whoever names a machine makes the server look up the same, whether that

@@ -1,6 +1,7 @@
 """P8: silence is noticed. Machines that are dead, hostile or half well, clocks that jump, daemons that come and go."""
 
 import errno
+from typing import Any
 
 from mastodon.daemon.served import FILE
 from mastodon.sealed.events import EventCode
@@ -264,6 +265,35 @@ class RestartTests(WatchCase):
         self.down(1, crash=True)
         self.passes(0.5)
         self.assertEqual(self.told(), [LATE, RECOVERED])
+
+    def test_promise_p8_recovery_is_told_without_the_file(self) -> None:
+        """What was told stands in the ledger before the snapshot: that is enough to know that it is over."""
+        self.back_up()
+        self.passes(6.5)
+        self.commit(self.root)
+        self.stop()
+        (self.setting.state / FILE).unlink()
+        self.start_again()
+        self.serve()
+        self.passes(0.5)
+        self.assertEqual(self.told(), [LATE, RECOVERED])
+
+    def test_promise_p8_a_snapshot_while_it_is_being_told(self) -> None:
+        """Too late not to be told, and too early to stand behind that in the ledger: it is over all the same."""
+        self.back_up()
+        self.passes(6)
+        record = self.store.watching._record
+
+        async def commit_first(*event: Any) -> None:
+            await self.store.commit(self.machine.id, self.machine.snapshot(self.root), self.epoch)
+            await record(*event)
+
+        self.patch(self.store.watching, "_record", commit_first)
+        self.passes(0.5)
+        self.patch(self.store.watching, "_record", record)
+        self.assertEqual((self.told(), self.state()), ([LATE], WatchState.LATE))
+        self.passes(0.5)
+        self.assertEqual((self.told(), self.state()), ([LATE, RECOVERED], WatchState.OK))
 
     def test_promise_p8_without_its_file(self) -> None:
         """With the state directory lost each machine has its whole time again, and no more than that."""

@@ -1,6 +1,8 @@
 """Quotas in bytes: what is refused, what never is, who is told, and what one machine leaves the others."""
 
+import contextlib
 import os
+import sqlite3
 
 from twisted.internet.defer import Deferred
 
@@ -200,6 +202,15 @@ class QuotaTests(QuotaCase):
         self.assertEqual(self.used(), path.stat().st_size)
         self.rebuild()
         self.assertEqual(self.used(), path.stat().st_size)
+
+    def test_catalogue_of_an_earlier_release(self):
+        """One that counted lost packs, too, is put right when it is opened."""
+        self.fill(10_000)
+        self.stop()
+        with contextlib.closing(sqlite3.connect(self.setting.state / "catalogue.sqlite")) as db:
+            db.executescript("UPDATE machines SET kept_bytes = 1; PRAGMA user_version = 7;")
+        self.start_again()
+        self.assertEqual(self.used(), self.packs()[0].stat().st_size)
 
     def rebuild(self) -> None:
         self.stop()

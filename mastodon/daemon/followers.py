@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from twisted.logger import Logger
 
+from mastodon.daemon.trouble import log_trouble
 from mastodon.sealed.ledger_entries import EntryBody
 
 B = TypeVar("B", bound=EntryBody)
@@ -33,4 +34,4 @@ class Followers:
                 try:
                     told(body)
                 except Exception:
-                    self.log.failure("what the ledger says was not heeded")
+                    log_trouble(self.log, "what the ledger says was not heeded")

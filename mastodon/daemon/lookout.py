@@ -13,15 +13,15 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from mastodon.catalogue.interface import CatalogueError, Certificate
+from mastodon.catalogue.interface import Certificate
 from mastodon.daemon.check_ins import CheckIns
 from mastodon.daemon.edges import Condition, Edges
-from mastodon.daemon.errors import Refused
 from mastodon.daemon.expiry import Expiry, Term, term_of
 from mastodon.daemon.heard import Heard
 from mastodon.daemon.new_pairs import NewPairs
 from mastodon.daemon.spool_room import room_of, tell_rooms
 from mastodon.daemon.store import Store
+from mastodon.daemon.trouble import log_trouble
 from mastodon.daemon.usual import Usual
 from mastodon.daemon.wrong_credentials import WrongCredentials
 from mastodon.sealed.events import EventCode
@@ -137,10 +137,7 @@ class Lookout(Heard):
         begun.addErrback(self._failed).addBoth(lambda _: self._work.discard(begun))
 
     def _failed(self, failure: Any) -> None:
-        if failure.check(CatalogueError, Refused) is not None:
-            self.log.error("what else is to be told was not looked at: {reason}", reason=str(failure.value))
-        else:
-            self.log.failure("what else is to be told was not looked at", failure)
+        log_trouble(self.log, "what else is to be told was not looked at", failure)
 
 
 def _following(work: "Deferred[None]") -> "Deferred[None]":

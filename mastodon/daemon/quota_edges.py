@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from mastodon.catalogue.interface import Catalogue
 from mastodon.daemon.edges import Condition, Edges
+from mastodon.daemon.trouble import log_trouble
 from mastodon.host.sizes import show_size
 from mastodon.sealed.events import EventCode
 
@@ -93,7 +94,7 @@ class QuotaEdges:
         def over(result: object) -> None:
             self._work.discard(begun)
             if isinstance(result, Failure):
-                self.log.failure("what a quota comes to was not told", result)
+                log_trouble(self.log, "what a quota comes to was not told", result)
 
         begun.addBoth(over)
 

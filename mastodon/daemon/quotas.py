@@ -21,6 +21,7 @@ from mastodon.daemon.errors import QuotaFull
 from mastodon.daemon.followers import Followers
 from mastodon.daemon.policies import Policies
 from mastodon.daemon.quota_edges import Place, QuotaEdges
+from mastodon.daemon.trouble import log_trouble
 from mastodon.host.sizes import show_size
 from mastodon.sealed.enrolment import Enrolment
 from mastodon.sealed.ledger_entries import MachineEnrolled, MachineState, MachineStateSet, PolicySet
@@ -251,7 +252,7 @@ class Quotas:
                 use.today = 0
             self._day = self._now_ns() // DAY_NS
             Deferred.fromCoroutine(self._learn_nights()).addErrback(
-                lambda failure: self.log.failure("what machines usually send could not be looked up", failure)
+                lambda failure: log_trouble(self.log, "what machines usually send could not be looked up", failure)
             )
 
     async def _learn_nights(self) -> dict[bytes, int]:

@@ -15,6 +15,7 @@ from mastodon.catalogue.interface import Catalogue
 from mastodon.catalogue.measures import BackupDay, LastOfDay, Reach
 from mastodon.daemon.anomaly import HISTORY, Finding, judge
 from mastodon.daemon.edges import Condition, Edges
+from mastodon.daemon.trouble import log_trouble
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.events import EventCode
 from mastodon.sealed.snapshot import Reason, SnapshotRecord
@@ -80,7 +81,7 @@ class Usual:
             except _Stopped:
                 break
             except Exception:
-                self.log.failure("a machine's backups could not be judged: {machine}", machine=machine.hex())
+                log_trouble(self.log, "the backups of machine {machine} could not be judged", machine=machine.hex())
         self._work = None
 
     async def _look(self, machine: bytes) -> None:

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from mastodon.catalogue.interface import Catalogue, Condition
 from mastodon.daemon.policies import Policies
 from mastodon.daemon.served import Clocks, ServedTime
+from mastodon.daemon.trouble import log_trouble
 from mastodon.daemon.watch import PARTIAL_DAYS, SEEDING_DAYS, Bounds, Mark, WatchStatus, follow, is_over, judge
 from mastodon.host.durable import DiskError
 from mastodon.sealed.duration import show_duration
@@ -144,7 +145,7 @@ class Watching:
         try:
             await self.look()
         except Exception:  # whatever it was: the next look may be luckier, and without one nobody is watched
-            self.log.failure("the watch could not look")
+            log_trouble(self.log, "the watch could not look")
 
     def _tell_jump(self, jump: float) -> "Deferred[None]":
         detail = f"{jump:+.0f} s: it says {show_time(self._time.wall_ns)} now"

@@ -84,7 +84,7 @@ class AttributeSetter:
         return found
 
     def complete(self, fd: int, where: Directory, entry: Entry, made_by: tuple[int, int] | None) -> None:
-        """The same as ``apply`` for a new file, whose owner and group are ``made_by`` where that is known."""
+        """The same as ``apply`` for something new, whose owner and group are ``made_by`` where that is known."""
         uid, gid = self.owner(entry)
         if entry.xattrs or uid is None or gid is None:
             self.apply(fd, where, entry)

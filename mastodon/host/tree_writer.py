@@ -376,11 +376,14 @@ class TreeWriter:
             os.close(fd)
 
     def _finish_directory(self, fd: int, directory: Directory, entry: Entry, fits: bool = False) -> None:
-        unfinished = in_progress(os.fstat(fd))
-        if not unfinished and not fits and self._overwrite is Overwrite.NEVER:
-            return
-        if not unfinished:
+        st = os.fstat(fd)
+        unfinished = in_progress(st)
+        if unfinished:
+            self._attributes.complete(fd, directory, entry, (st.st_uid, st.st_gid))
+        elif fits or self._overwrite is not Overwrite.NEVER:
             self._attributes.release(fd)
-        self._attributes.apply(fd, directory, entry, existing=not unfinished)
+            self._attributes.apply(fd, directory, entry, existing=True)
+        else:
+            return
         if entry.inode_flags or not unfinished:  # those that a new one inherited were taken away
             self._attributes.update_flags(fd, directory, entry)

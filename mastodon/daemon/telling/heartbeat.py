@@ -24,6 +24,7 @@ from mastodon.catalogue.interface import WatchRow
 from mastodon.daemon.places import Places
 from mastodon.daemon.telling.channel import DIRECTORY
 from mastodon.daemon.telling.errors import NotTaken
+from mastodon.daemon.trouble import log_trouble
 from mastodon.host.durable import SYSTEM_DISK, Disk, DiskError, write_file
 from mastodon.sealed.addresses import Target, target
 from mastodon.sealed.settings import HEARTBEAT, Settings
@@ -202,4 +203,4 @@ class Heartbeats:
         write_file(directory / FILE, content, disk=self.disk)
 
     def _failed(self, failure: Failure) -> None:
-        self.log.failure("heartbeat: internal error", failure)
+        log_trouble(self.log, "a heartbeat could not be sent", failure)

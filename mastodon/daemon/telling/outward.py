@@ -7,18 +7,20 @@ like any other that is not 2xx; of an answer at most ANSWER_LIMIT bytes are look
 """
 
 import re
+import socket
 from collections.abc import Callable, Sequence
+from threading import Thread
 from typing import Any
 
 from OpenSSL import SSL
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, fail
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IHostResolution, IResolutionReceiver
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.ssl import optionsForClientTLS, platformTrust
+from twisted.internet.threads import deferToThreadPool
 from twisted.python.failure import Failure
-from zope.interface import implementer
+from twisted.python.threadpool import ThreadPool
 
 from mastodon import __version__
 from mastodon.daemon.telling.errors import NotTaken
@@ -28,6 +30,8 @@ ANSWER_LIMIT = 16 * 1024
 CONNECT_S = 10.0
 WHOLE_S = 30.0
 ADDRESSES_TRIED = 3
+NAMES_AT_ONCE = 8
+NAMES_WAITING = 64
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d{3})(?: [^\r\n]*)?\r?\n")
 
 Resolve = Callable[[str, int], "Deferred[list[str]]"]
@@ -68,7 +72,7 @@ class Outward:
     ) -> None:  # fmt: skip
         self._reactor = reactor
         self._allow_private = allow_private
-        self._resolve = resolve or (lambda host, port: resolve_host(reactor, host, port))
+        self._resolve = resolve or Names(reactor).resolve
         self._trust = trust
 
     def post(self, target: Target, headers: Sequence[tuple[str, str]], body: bytes) -> "Deferred[None]":
@@ -183,32 +187,54 @@ class _Given(Factory):
         return self._protocol
 
 
-@implementer(IResolutionReceiver)
-class _Found:
-    """Collects what a host resolves to."""
+class Names:
+    """Looks hosts up, in threads of its own: a name server that an admin chose may take its time, and nothing else of
+    the daemon's is to wait for it. So many names are looked up or wait for it at a time; more are refused."""
 
-    def __init__(self) -> None:
-        self.whole: Deferred[list[str]] = Deferred()
-        self._hosts: list[str] = []
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._pool: ThreadPool | None = None
+        self._waiting = 0
 
-    def resolutionBegan(self, resolutionInProgress: IHostResolution) -> None:
-        """Nothing to do."""
+    def resolve(self, host: str, port: int) -> "Deferred[list[str]]":
+        """The addresses of a host, as the system knows them. Fails with NotTaken."""
+        if self._waiting >= NAMES_WAITING:
+            return fail(NotTaken("too many names are being looked up: the server tries again"))
+        if self._pool is None:
+            self._pool = _Pool(0, NAMES_AT_ONCE, "names")
+            self._pool.start()
+        self._waiting += 1
+        found = deferToThreadPool(self._reactor, self._pool, look_up, host, port)
 
-    def addressResolved(self, address: Any) -> None:
-        """One of them."""
-        self._hosts.append(address.host)
+        def over(outcome: Any) -> Any:
+            self._waiting -= 1
+            return outcome
 
-    def resolutionComplete(self) -> None:
-        """That was all."""
-        if not self.whole.called:
-            self.whole.callback(self._hosts)
+        # Whoever waits may give up; the thread goes on until the system gives up, too.
+        passed_on: Deferred[list[str]] = Deferred()
+        found.addBoth(over).addCallbacks(passed_on.callback, passed_on.errback)
+        return passed_on
 
 
-def resolve_host(reactor: Any, host: str, port: int) -> "Deferred[list[str]]":
-    """The addresses of a host, as the system knows them."""
-    found = _Found()
-    reactor.nameResolver.resolveHostName(found, host, port)
-    return found.whole
+class _Helper(Thread):
+    """A thread that the end of the process does not wait for."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, daemon=True, **options)
+
+
+class _Pool(ThreadPool):
+    """Of such threads."""
+
+    threadFactory = _Helper
+
+
+def look_up(host: str, port: int) -> list[str]:
+    """The addresses of a host; blocking. Raises NotTaken."""
+    try:
+        return [str(one[4][0]) for one in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    except (OSError, UnicodeError) as error:
+        raise NotTaken(f"the host is not known: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _plainly(failure: Failure, host: str) -> Failure:

@@ -6,6 +6,7 @@ another's. A channel that fails for an hour is itself an event, once. An address
 was up to its replacement, that included, and then forgotten.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ from mastodon.daemon.telling.channel import Channel, ChannelFiles, ChannelKind, 
 from mastodon.daemon.telling.compose import DAY_NS, HOUR_NS, Rules
 from mastodon.daemon.telling.errors import NotTaken
 from mastodon.daemon.telling.letter import Letter
+from mastodon.daemon.trouble import log_trouble
 from mastodon.daemon.watching import show_time
 from mastodon.host.durable import DiskError
 from mastodon.sealed.events import EventCode
@@ -39,6 +41,8 @@ GIVEN_UP_NS = 7 * DAY_NS
 """How long a replaced address is tried."""
 LEAVING_MOST = 20
 """Replaced addresses of one admin that are still to be told; more are not, so that no stranger is mailed for fun."""
+CHANGES_EACH = 20
+"""Addresses of one admin that come or go at one look, each with a file; the next look goes on with the others."""
 EARLIER_KEPT = 256
 TESTS_APART_NS = 60 * 10**9
 TEST_S = 40.0
@@ -228,20 +232,24 @@ class Teller:
             for work in self._work.values():
                 work.look = True
         self._rules = rules
+        changes: Counter[bytes] = Counter()
         for channel in wanted:
             known = self._work.get(channel)
-            if known is None:
+            if known is None and changes[channel.tenant] < CHANGES_EACH:
+                changes[channel.tenant] += 1
                 fresh = ChannelState(position, position, self.now_ns(), quiet=rules.snoozed_for(channel))
                 self._work[channel] = _Work(fresh)
                 await self._keep(channel, fresh)
-            elif known.state.until:
+            elif known is not None and known.state.until:
                 known.state = replace(known.state, until=0)
         for channel in self._work.keys() - wanted:
-            await self._leave(channel, self._work[channel])
+            known = self._work.get(channel)
+            if known is None or known.busy or known.state.until or changes[channel.tenant] >= CHANGES_EACH:
+                continue
+            changes[channel.tenant] += 1
+            await self._leave(channel, known)
 
     async def _leave(self, channel: Channel, work: _Work) -> None:
-        if work.state.until or work.busy:
-            return
         leaving = sum(1 for one, other in self._work.items() if one.tenant == channel.tenant and other.state.until)
         if leaving >= LEAVING_MOST:
             await self._forget(channel)
@@ -251,7 +259,7 @@ class Teller:
         await self._keep(channel, work.state)
 
     async def _forget(self, channel: Channel) -> None:
-        del self._work[channel]
+        self._work.pop(channel, None)
         try:
             await self.in_thread(self.files.remove, channel)
         except (DiskError, OSError) as error:
@@ -369,7 +377,7 @@ class Teller:
             if isinstance(error, CancelledError):
                 return failure
             if not isinstance(error, NotTaken):
-                self.log.failure("telling: internal error", failure)
+                log_trouble(self.log, "a message could not be delivered", failure)
                 return "the server failed: its log says why"
             if work is not None:
                 work.relay = error.relay
@@ -398,7 +406,7 @@ class Teller:
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError) is None:
-            self.log.failure("telling: internal error", failure)
+            log_trouble(self.log, "what happened could not be told, it is tried again", failure)
 
 
 SETTINGS_FOLLOWED = (MAIL, WEBHOOK, SNOOZE)
