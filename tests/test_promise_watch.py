@@ -10,7 +10,7 @@ from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon.sealed.statement import MachineContent, StatementVerb, encode_content
 from mastodon.wire.status_messages import WatchState
 from tests.store_case import SECOND, Machine
-from tests.watch_case import WatchCase
+from tests.watch_case import LOOK_S, WatchCase
 
 LATE, RECOVERED, FAILED = EventCode.LATE, EventCode.RECOVERED, EventCode.RUN_FAILED
 PARTIAL_LONG, CLOCK_JUMPED = EventCode.PARTIAL_LONG, EventCode.CLOCK_JUMPED
@@ -33,6 +33,18 @@ class SilenceTests(WatchCase):
         self.passes(6.5)
         self.assertEqual(self.told(), [LATE, RECOVERED, LATE])
         self.assertEqual({(one.tenant, one.machine) for one in self.rows()}, {(self.admin.tenant, self.machine.id)})
+
+    def test_a_backup_between_two_looks(self) -> None:
+        """The time that a machine is allowed counts from its snapshot, not from the look before."""
+        self.back_up()
+        self.look()
+        self.steady += LOOK_S - 60
+        self.clock.now += int((LOOK_S - 60) * SECOND)
+        self.back_up()
+        self.passes(6)
+        self.assertEqual(self.told(), [])
+        self.passes(0.5)
+        self.assertEqual(self.told(), [LATE])
 
     def test_promise_p8_finished_without_data_resets_nothing(self) -> None:
         """Root on the machine says hourly that all is well, and sends packs; it is late all the same."""

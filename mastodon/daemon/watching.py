@@ -93,6 +93,9 @@ class Watching:
         async with self._lock:
             if self._loop is None or not self._is_serving():
                 return
+            jump = self._time.advance()  # else what it has just committed counts from the look before
+            if jump:
+                await self._tell_jump(jump)
             for status in await self._tell_all(machine):
                 if exit_code >= FAILED_FROM and not status.is_open(EventCode.RUN_FAILED):
                     detail = f"exit code {exit_code}; the agent says: {text}"
