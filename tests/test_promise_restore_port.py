@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred
 
 from bench.blocking_peers import Peer, RestorePeer, TinyMachine, altered, client_context
 from mastodon.daemon.events import EventCode
-from mastodon.daemon.store import Located
+from mastodon.daemon.restore_store import Located
 from mastodon.host.certificates import Identity, make_identity
 from mastodon.sealed.blob import BlobKind
 from mastodon.sealed.book import BookContent, Card, Generation, make_book

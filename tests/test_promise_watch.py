@@ -1,6 +1,7 @@
 """P8: silence is noticed. Machines that are dead, hostile or half well, clocks that jump, daemons that come and go."""
 
 import errno
+from typing import Any
 
 from mastodon.daemon.served import FILE
 from mastodon.sealed.events import EventCode
@@ -9,7 +10,7 @@ from mastodon.sealed.snapshot import SnapshotStatus
 from mastodon.sealed.statement import MachineContent, StatementVerb, encode_content
 from mastodon.wire.status_messages import WatchState
 from tests.store_case import SECOND, Machine
-from tests.watch_case import WatchCase
+from tests.watch_case import LOOK_S, WatchCase
 
 LATE, RECOVERED, FAILED = EventCode.LATE, EventCode.RECOVERED, EventCode.RUN_FAILED
 PARTIAL_LONG, CLOCK_JUMPED = EventCode.PARTIAL_LONG, EventCode.CLOCK_JUMPED
@@ -32,6 +33,18 @@ class SilenceTests(WatchCase):
         self.passes(6.5)
         self.assertEqual(self.told(), [LATE, RECOVERED, LATE])
         self.assertEqual({(one.tenant, one.machine) for one in self.rows()}, {(self.admin.tenant, self.machine.id)})
+
+    def test_a_backup_between_two_looks(self) -> None:
+        """The time that a machine is allowed counts from its snapshot, not from the look before."""
+        self.back_up()
+        self.look()
+        self.steady += LOOK_S - 60
+        self.clock.now += int((LOOK_S - 60) * SECOND)
+        self.back_up()
+        self.passes(6)
+        self.assertEqual(self.told(), [])
+        self.passes(0.5)
+        self.assertEqual(self.told(), [LATE])
 
     def test_promise_p8_finished_without_data_resets_nothing(self) -> None:
         """Root on the machine says hourly that all is well, and sends packs; it is late all the same."""
@@ -252,6 +265,50 @@ class RestartTests(WatchCase):
         self.down(1, crash=True)
         self.passes(0.5)
         self.assertEqual(self.told(), [LATE, RECOVERED])
+
+    def test_promise_p8_recovery_is_told_without_the_file(self) -> None:
+        """What was told stands in the ledger before the snapshot: that is enough to know that it is over."""
+        self.back_up()
+        self.passes(6.5)
+        self.commit(self.root)
+        self.stop()
+        (self.setting.state / FILE).unlink()
+        self.start_again()
+        self.serve()
+        self.passes(0.5)
+        self.assertEqual(self.told(), [LATE, RECOVERED])
+
+    def test_promise_p8_an_old_file_ends_nothing(self) -> None:
+        """The state directory could not be written for a day, or was put back: who was late since is late still."""
+        self.back_up()
+        self.passes(0.5)
+        old = (self.setting.state / FILE).read_bytes()
+        self.back_up()
+        self.passes(6.5)
+        self.assertEqual(self.told(), [LATE])
+        self.stop()
+        (self.setting.state / FILE).write_bytes(old)
+        self.start_again()
+        self.serve()
+        self.passes(12)
+        self.assertEqual((self.told(), self.state()), ([LATE], WatchState.LATE))
+
+    def test_promise_p8_a_snapshot_while_it_is_being_told(self) -> None:
+        """Too late not to be told, and too early to stand behind that in the ledger: it is over all the same."""
+        self.back_up()
+        self.passes(6)
+        record = self.store.watching._record
+
+        async def commit_first(*event: Any) -> None:
+            await self.store.commit(self.machine.id, self.machine.snapshot(self.root), self.epoch)
+            await record(*event)
+
+        self.patch(self.store.watching, "_record", commit_first)
+        self.passes(0.5)
+        self.patch(self.store.watching, "_record", record)
+        self.assertEqual((self.told(), self.state()), ([LATE], WatchState.LATE))
+        self.passes(0.5)
+        self.assertEqual((self.told(), self.state()), ([LATE, RECOVERED], WatchState.OK))
 
     def test_promise_p8_without_its_file(self) -> None:
         """With the state directory lost each machine has its whole time again, and no more than that."""

@@ -104,6 +104,9 @@ class FiguresTests(StoreCase):
         late = self.one()
         self.assertEqual(late.watch, WatchState.LATE)
         self.assertEqual(late.conditions, ((int(EventCode.LATE), "", late.since_ns),))
+        self.back_up()
+        again = self.one()
+        self.assertEqual((again.watch, again.conditions), (WatchState.OK, ()))
 
     def test_running(self) -> None:
         """An open session shows, with the time at which it began."""

@@ -130,7 +130,7 @@ class GatheringTests(TellingCase):
         self.assertGreater(told, 300)
 
     def test_promise_p12_a_flood_does_not_hold_back_a_sibling(self) -> None:
-        """While one machine floods, another's alert is told within minutes, whenever it comes."""
+        """While one machine floods, the alert of another is told within minutes and stands in the mail."""
         codes = [EventCode.WATCH_WEAKENED, EventCode.ANOMALY, EventCode.NEW_PAIR, EventCode.FIRST_RESTORE]
         waits = []
         for number in range(4 * 60):

@@ -8,12 +8,14 @@ from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succee
 from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 
+from mastodon.catalogue.interface import Account, Standing
+from mastodon.daemon.commits import CommitResult
 from mastodon.daemon.connection import FramedConnection
 from mastodon.daemon.errors import PackRefused, Refused
 from mastodon.daemon.events import APPEND_EVENTS
 from mastodon.daemon.machine_states import FINAL
+from mastodon.daemon.pack_receiver import PackReceiver
 from mastodon.daemon.rates import Allowance
-from mastodon.daemon.store import Account, CommitResult, PackReceiver, Standing
 from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.record import record_hash
 from mastodon.wire import append_server

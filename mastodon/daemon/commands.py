@@ -10,7 +10,8 @@ from typing import Any
 from mastodon.catalogue.interface import Tenant
 from mastodon.daemon.errors import NotAllowed, NotFound, Refused
 from mastodon.daemon.quota_commands import quota_show
-from mastodon.daemon.store import OPERATOR, Store
+from mastodon.daemon.restore_store import OPERATOR
+from mastodon.daemon.store import Store
 from mastodon.daemon.telling_commands import events, notify
 from mastodon.daemon.watch_commands import policy_set, watch_show
 from mastodon.sealed.ledger_entries import MachineState, Role

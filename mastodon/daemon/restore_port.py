@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import ServerFactory
 from twisted.python.failure import Failure
 
+from mastodon.catalogue.interface import Certificate
 from mastodon.daemon.admission import Admission
 from mastodon.daemon.answers import Answers, Gone, ItemAnswer
 from mastodon.daemon.bounded_log import BoundedLog
@@ -22,7 +23,6 @@ from mastodon.daemon.events import RESTORE_EVENTS
 from mastodon.daemon.heard import Heard
 from mastodon.daemon.restore_requests import LISTS, Desk, blobs
 from mastodon.daemon.scheduling import Scheduler
-from mastodon.daemon.store import Certificate
 from mastodon.daemon.tls import peer_certificate, peer_pin
 from mastodon.sealed.ledger_entries import CertificateRemoved, Role
 from mastodon.wire.effects import Close, SecurityEvent, Send

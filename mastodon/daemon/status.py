@@ -17,6 +17,7 @@ from mastodon.daemon.errors import NotFound
 from mastodon.daemon.spool import Spool
 from mastodon.daemon.standing import standing
 from mastodon.daemon.store import Store
+from mastodon.daemon.watch import OF_THE_WATCH
 from mastodon.sealed.ledger_entries import Role
 from mastodon.sealed.schema import clean_text
 from mastodon.sealed.settings import GRACE, INTERVAL, QUOTA, Settings
@@ -89,7 +90,7 @@ class Status:
     def _machine(
         self, row: WatchRow, settings: Settings, conditions: Conditions, holdings: Mapping[bytes, Holding], number: int
     ) -> StatusItem:
-        opened = conditions.get((row.tenant, row.machine), ())
+        opened = [one for one in conditions.get((row.tenant, row.machine), ()) if not _is_over(one, row)]
         session_ns = self._store.seen_ns(row.machine)
         running_ns = session_ns if self._is_running(row.machine) else 0
         watch, since_ns = standing(row, {one.code: one.time_ns for one in opened}, running_ns)
@@ -110,7 +111,12 @@ def spool_state(spool: Spool) -> SpoolState:
     except OSError:
         size = 0
     usable = spool.usable() if spool.online else 0
-    return SpoolState(clean_text(str(spool.path), 1024), clean_text(spool.offline, 1024), usable, size)
+    return SpoolState(clean_text(str(spool.path.absolute()), 1024), clean_text(spool.offline, 1024), usable, size)
+
+
+def _is_over(condition: OpenCondition, row: WatchRow) -> bool:
+    """Whether a complete snapshot ended it, though that is not told before the next look of the watch."""
+    return condition.code in OF_THE_WATCH and condition.sequence < row.complete_entry
 
 
 def _quota(settings: Settings, tenant: bytes, machine: bytes = b"") -> int | None:

@@ -55,6 +55,8 @@ class Watching:
         self._lock = DeferredLock()
         self._loop: LoopingCall | None = None
         self._written = True
+        self._followed: set[bytes] = set()
+        """Machines whose marks are of this process: what the file says may be older than what was told since."""
         self.is_running: Callable[[bytes], bool] = lambda machine: False
 
     async def start(self, reactor: Any, clocks: Clocks, look_s: float = LOOK_S) -> None:
@@ -91,6 +93,9 @@ class Watching:
         async with self._lock:
             if self._loop is None or not self._is_serving():
                 return
+            jump = self._time.advance()  # else what it has just committed counts from the look before
+            if jump:
+                await self._tell_jump(jump)
             for status in await self._tell_all(machine):
                 if exit_code >= FAILED_FROM and not status.is_open(EventCode.RUN_FAILED):
                     detail = f"exit code {exit_code}; the agent says: {text}"
@@ -119,8 +124,10 @@ class Watching:
         statuses = []
         for status, mark in await self._judge(machine):
             row, before = status.row, self._time.marks.get(status.row.machine)
+            fresh = row.machine in self._followed and before is not None and before.entry != mark.entry
             self._time.marks[row.machine] = mark
-            if is_over(status, before is not None and before.entry != mark.entry):
+            self._followed.add(row.machine)
+            if is_over(status, fresh):
                 await self._record(EventCode.RECOVERED, row.tenant, row.machine, _over(status))
                 status = replace(status, open=())
             for code in status.due:

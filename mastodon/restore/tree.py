@@ -167,14 +167,16 @@ class TreeRestore:
         """Have a few pages on the way to every worker, some neighbours at a time. Where something is there already one
         worker judges it, in order: a directory before anything is made in it."""
         workers = 1 if self._resumes else self._pool.count
-        while self._todo and len(self._open) <= PAGES_A_TURN * (TURNS_AHEAD * workers - 1):
+        while self._todo:
+            share = len(self._todo) // (2 * workers) if workers > 1 else PAGES_A_TURN
+            length = max(1, min(PAGES_A_TURN, share))  # less and less at the end, so that all end together
+            if len(self._open) > length * (TURNS_AHEAD * workers - 1):
+                return
             held = [0] * workers
             for page in self._open.values():
                 held[page.worker] += 1
             worker = min(range(workers), key=lambda one: (held[one], self._pool.load(one)))
-            left = len(self._todo)
-            share = left if workers == 1 else max(1, left // (2 * workers))  # less at the end: all are to end together
-            turn = [self._todo.popleft() for _ in range(min(PAGES_A_TURN, share))]
+            turn = [self._todo.popleft() for _ in range(min(length, len(self._todo)))]
             self._undecoded += len(turn)
             for index in turn:
                 self._open[index] = _OpenPage(worker)
