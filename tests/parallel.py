@@ -46,8 +46,8 @@ TRIAL = "trial"
 """The directory of trial's own in a module's."""
 
 LONGEST = (
-    "test_fault_rig", "test_faults", "test_crashes", "test_recovery_kit", "test_bench", "test_admin_client",
-    "test_agent_state", "test_tree_round_trip",
+    "test_faults", "test_fault_rig", "test_promise_many_connections", "test_bench", "test_admin_client",
+    "test_recovery_kit", "test_agent_state", "test_crashes", "test_tree_round_trip",
 )  # fmt: skip
 """Begun first, so that no core has one of them left over at the end."""
 
