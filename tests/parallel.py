@@ -206,7 +206,7 @@ def interrupted(*_: object) -> NoReturn:
 def main() -> int:
     """The whole suite: one module more at a time than there are cores, since some wait for disks and clocks."""
     jobs = int(os.environ.get("MASTODON_JOBS") or len(os.sched_getaffinity(0)) + 1)
-    return run(modules_of(Path(tests.__file__).parent), Path("_trial_temp"), jobs, LIMIT_S)
+    return run(modules_of(Path(tests.__file__).parent), Path("_trial_temp_modules"), jobs, LIMIT_S)
 
 
 if __name__ == "__main__":
