@@ -1,6 +1,7 @@
 """mastodon-admin machine split, machine show and audit, as a user runs them against a real daemon."""
 
 import json
+import time
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -50,6 +51,10 @@ class SplitCommandTests(AdminCase):
         self.assertEqual({(line["name"], line["label"]) for line in lines}, {("web01", "laptop")})
         self.assertGreater(sum(line["blobs"] for line in lines), 0)
         self.assertIn("nothing was read", self.admin("audit", "--since", "2100-01-01"))
+        today = time.strftime("%Y-%m-%d")
+        self.assertIn("web01", self.admin("audit", "--since", today), "a date is its beginning")
+        self.assertIn("web01", self.admin("audit", "--since", "2d"))
+        self.assertIn("give a time such as", self.admin("audit", "--since", "soon", code=2))
         self.assertIn("newest shown: snapshot 2 of", self.admin("machine", "show", "web01"))
         heads = json.loads((self.home / "heads.json").read_text())
         for head in heads["machines"].values():

@@ -44,6 +44,12 @@ class LineTests(SynchronousTestCase):
         lines, more = lines_of([row(EventCode.LATE, bytes([number]) * 32) for number in range(90)])
         self.assertEqual((len(lines), more), (LINES_MOST, 90 - LINES_MOST))
 
+    def test_promise_p8_a_later_one_hides_no_intruders(self) -> None:
+        """Certificates, first restores and whatever weakens the watch have a line for each that differs."""
+        for code in (EventCode.CERTIFICATE_ADDED, EventCode.FIRST_RESTORE, EventCode.WATCH_WEAKENED):
+            lines, _ = lines_of([row(code, b"", "the thief's"), row(code, b"", "ours", 8), row(code, b"", "ours", 9)])
+            self.assertEqual([(one.detail, one.count) for one in lines], [("the thief's", 1), ("ours", 2)])
+
     def test_kept(self) -> None:
         """What is kept as JSON comes back the same."""
         one = letter(row(EventCode.LATE, detail="ä"), row(EventCode.QUOTA_FULL, b""))

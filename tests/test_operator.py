@@ -128,6 +128,14 @@ class CommandTests(CommandCase):
         self.assertEqual(self.call("admin", "add", "alice", "--request", self.request).strip(), line)
         self.assertIn("registered already", self.call("admin", "add", "bob", "--request", self.request, code=1))
 
+    def test_a_new_operator(self) -> None:
+        """Looking around where nothing is yet says what comes next, and -h helps."""
+        self.assertIn("mastodon admin add NAME", self.call("quota", "show"))
+        self.assertIn("Nothing was read", self.call("audit", "--since", "2d"))
+        for command in ("audit", "events"):
+            self.assertIn("90s, 15m, 6h or 2d", self.call(command, "--since", "yesterday", code=2))
+            self.assertIn("--since", self.call(command, "-h"))
+
     def test_bad_requests(self) -> None:
         """A request that is damaged, or no request, is refused in one line."""
         for data in (b"", b"x", altered(self.request.read_bytes())):

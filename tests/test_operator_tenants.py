@@ -42,5 +42,5 @@ class TenantCommands(BackupCase):
         self.assertEqual((shown["machine"], shown["state"], shown["snapshots"]), (id, "disabled", 1))
         self.call("machine", "enable", id.upper())
         self.assertEqual(json.loads(self.call("machine", "list", "--json"))[0]["state"], "active")
-        self.assertIn("at least 8 digits", self.call("machine", "disable", id[:7], code=1))
+        self.assertIn("at least the first 8", self.call("machine", "disable", id[:7], code=2))
         self.assertIn("no machine's id begins", self.call("machine", "disable", "f" * 64, code=1))

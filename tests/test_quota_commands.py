@@ -60,7 +60,7 @@ class OperatorCommands(BackupCase):
         """An admin or machine that there is not, and what is no size."""
         self.assertIn("no admin", self.call("quota", "admin", "bob", "1G", code=1))
         self.assertIn("no admin 'bob'", self.call("quota", "show", "--admin", "bob", code=1))
-        self.assertIn("no such machine", self.call("quota", "machine", "f" * 64, "1G", code=1))
+        self.assertIn("no machine's id begins with", self.call("quota", "machine", "f" * 64, "1G", code=1))
         self.assertIn("64 hexadecimal digits", self.call("quota", "machine", "web01", "1G", code=2))
         self.assertIn("is no size", self.call("quota", "admin", "alice", "lots", code=2))
 

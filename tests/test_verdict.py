@@ -156,9 +156,10 @@ class ServerTests(SynchronousTestCase):
             at = server(tenants=(TenantUse(TENANT, "alice", 2, 2000, (), quota),))
             self.assertEqual(verdict(machine(), at=at, aspects=[Aspect.QUOTA]).level, level, quota)
         found = verdict(machine(quota_bytes=1100), aspects=[Aspect.QUOTA])
-        self.assertEqual((found.level, found.text), (Level.WARNING, "quota of 0001000100010001: 90 % used"))
+        self.assertEqual((found.level, found.text), (Level.WARNING, "quota of 0001000100010001: 90 % used. 1 quota"))
         self.assertEqual(found.figures, ("'quota 0001000100010001'=1000B;880;1100;0;1100",))
         self.assertEqual(verdict(machine(), aspects=[Aspect.QUOTA]).text, "no quotas are set")
+        self.assertEqual(verdict(machine(quota_bytes=9999), aspects=[Aspect.QUOTA]).text, "1 quota")
 
     def test_quota_of_one_machine(self) -> None:
         """Asked about one machine, its admin's quota is not looked at."""

@@ -62,7 +62,23 @@ class OperatorTests(CommandCase):
         ):  # fmt: skip
             self.assertIn(said, self.call("watch", "set", *words, code=2))
         self.assertIn("known: alice", self.call("watch", "set", "--admin", "bob", "--every", "1h", code=1))
-        self.assertIn("no such machine", self.call("watch", "set", "--machine", "ab" * 32, "--every", "1h", code=1))
+        unknown = self.call("watch", "set", "--machine", "ab" * 32, "--every", "1h", code=1)
+        self.assertIn("no machine's id begins with", unknown)
+
+    def test_the_beginning_of_an_id(self) -> None:
+        """Every command that names a machine takes the first eight digits of its id."""
+        beginning = self.machine.id.hex()[:8]
+        self.call("watch", "set", "--machine", beginning, "--every", "2h")
+        self.assertEqual(self.show(), [3600, 18000, 7200, 18000])
+        self.call("quota", "machine", beginning.upper(), "1M")
+        (shown,) = json.loads(self.call("quota", "show", "--json"))
+        self.assertEqual(shown["machines"][0]["quota_bytes"], 1 << 20)
+        self.call("limit", "machine", beginning, "1M")
+        self.assertEqual(json.loads(self.call("limit", "show", "--json"))["machines"], {self.machine.id.hex(): 1 << 20})
+        self.call("machine", "disable", beginning)
+        self.assertIn("WATCH_WEAKENED", self.call("events", "--machine", beginning, "--json"))
+        for words in (("events", "--machine", "f" * 8), ("limit", "machine", "f" * 8, "1M")):
+            self.assertIn("no machine's id begins with 'ffffffff'", self.call(*words, code=1))
 
 
 class AdminTests(AdminCase):

@@ -1,43 +1,43 @@
 """``mastodon-admin audit``: who read what of this admin's machines, as the server's ledger has it."""
 
-import time
 from typing import Any
 
 import click
 
 from mastodon.admin.office import Office
 from mastodon.admin.options import office_command, output_options
+from mastodon.admin.when import WHEN_PAST
 from mastodon.host.certificates import pin_text
 from mastodon.host.sizes import show_blobs
 from mastodon.restore.actions import Output
-from mastodon.restore.history import parse_time, show_time
+from mastodon.restore.history import show_time
 from mastodon.restore.present import to_json
 from mastodon.wire.read_messages import ReadItem
 
-USUAL_DAYS = 30
-DAY_NS = 86400 * 10**9
+USUAL = "30d"
 
 
 @click.command("audit")
 @click.argument("machine", required=False)
-@click.option("--since", metavar="TIME", help=f"From a date or time on (default: the last {USUAL_DAYS} days).")
+@click.option(
+    "--since", type=WHEN_PAST, default=USUAL, show_default=True, metavar="TIME", help="A time, or how long ago: 6h, 2d."
+)
 @output_options
 @office_command
-def audit(office: Office, machine: str | None, since: str | None, out: Output) -> int:
+def audit(office: Office, machine: str | None, since: int, out: Output) -> int:
     """Show who read backups of MACHINE (all): which certificate, when, how much. The oldest first.
 
     FIRST_RESTORE among the events tells at once when a certificate fetches for the first time.
     """
-    since_ns = parse_time(since) if since else time.time_ns() - USUAL_DAYS * DAY_NS
     wanted = office.cards.find(machine)[1].machine if machine else b""
     names = {one.machine: card.name for card in office.cards.cards for one in card.generations}
     shown = False
-    for item in office.source.reads(wanted, since_ns):
+    for item in office.source.reads(wanted, since):
         shown = True
         fields = read_fields(item, names.get(item.machine, ""))
         out.say(to_json(fields) if out.json else read_line(fields))
     if not shown and not out.json:
-        out.tell(f"nothing was read since {show_time(since_ns)}")
+        out.tell(f"nothing was read since {show_time(since)}")
     return 0
 
 

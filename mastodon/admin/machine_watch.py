@@ -30,7 +30,7 @@ def machine_watch(office: Office, name: str | None, all_machines: bool, every: s
     except ValueError as error:
         raise RestoreError(str(error)) from None
     if not settings:
-        raise RestoreError("give --every or --grace, or both; `mastodon-admin status` shows what holds")
+        raise RestoreError("give --every or --grace, or both; `mastodon-admin status --json` shows what holds")
     machine = b"" if name is None else office.cards.find(name)[1].machine
     office.state(StatementVerb.POLICY, encode_content(PolicyContent(machine, settings)))
     say(f"{name or 'all machines'}: set")

@@ -1,7 +1,8 @@
-"""mastodon-admin: the admin's client. One file per command.
+"""mastodon-admin: the admin's client, for adding machines, looking into their backups and restoring them.
 
-Exit codes: 0 done; 1 something could not be restored and was named; 2 nothing was done (usage, no connection, no such
-thing, no key); 3 what the server showed is not to be believed; 70 a bug; 130 interrupted.
+Exit codes: 0 done; 1 something could not be restored, or a test message was not taken, and was named; 2 nothing was
+done (usage, no connection, no such thing, no key); 3 what the server showed is not to be believed; 70 a bug; 130
+interrupted.
 """
 
 import sys

@@ -65,7 +65,8 @@ def set_(office: Office, machine: str | None, mail: str | None, webhook: str | N
             raise RestoreError(str(error)) from None
     about = b"" if machine is None else office.cards.find(machine)[1].machine
     office.state(StatementVerb.POLICY, encode_content(PolicyContent(about, values)))
-    say(f"{machine or 'all machines'}: set; `mastodon-admin notify test` tries it")
+    tried = "; `mastodon-admin notify test` tries it" if any(value for _, value in values) else ""
+    say(f"{machine or 'all machines'}: set{tried}")
     return 0
 
 

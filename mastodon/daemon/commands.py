@@ -13,11 +13,9 @@ from mastodon.daemon.quota_commands import quota_show
 from mastodon.daemon.restore_store import OPERATOR
 from mastodon.daemon.store import Store
 from mastodon.daemon.telling_commands import events, notify
-from mastodon.daemon.watch_commands import policy_set, watch_show
+from mastodon.daemon.watch_commands import machine_named, policy_set, watch_show
 from mastodon.sealed.ledger_entries import MachineState, Role
 
-SHORTEST_ID = 8
-"""Digits by which a machine is named."""
 Arguments = dict[str, Any]
 READS_AT_ONCE = 500
 
@@ -73,20 +71,9 @@ async def _list_machines(store: Store, arguments: Arguments) -> Any:
 
 async def _set_machine_state(store: Store, arguments: Arguments) -> Any:
     state = MachineState.ACTIVE if arguments["enabled"] is True else MachineState.DISABLED
-    machine = await named_machine(store, str(arguments["machine"]))
+    machine = await machine_named(store, str(arguments["machine"]))
     await store.set_machine_state(machine, state)
     return machine.hex()
-
-
-async def named_machine(store: Store, text: str) -> bytes:
-    """The machine whose id begins so. Raises Refused."""
-    if len(text) < SHORTEST_ID:
-        raise NotAllowed(f"give at least {SHORTEST_ID} digits of the machine's id: `mastodon machine list` shows it")
-    found = [one.machine for one in await store.list_machines() if one.machine.hex().startswith(text.lower())]
-    if len(found) != 1:
-        what = "more than one machine's id begins" if found else "no machine's id begins"
-        raise NotFound(f"{what} with {text!r}: `mastodon machine list` shows them all")
-    return found[0]
 
 
 async def _list_spools(store: Store, arguments: Arguments) -> Any:
@@ -103,7 +90,8 @@ async def _set_limit(store: Store, arguments: Arguments) -> Any:
     rate = arguments["rate"]
     if rate is not None and type(rate) is not int:
         raise ValueError("the rate")
-    await store.set_rate(bytes.fromhex(arguments["machine"]), rate)
+    named = str(arguments["machine"])
+    await store.set_rate(await machine_named(store, named) if named else b"", rate)
 
 
 async def _audit(store: Store, arguments: Arguments) -> Any:

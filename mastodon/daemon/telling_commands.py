@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from mastodon.daemon.watch_commands import tenant_named
+from mastodon.daemon.watch_commands import machine_named, tenant_named
 from mastodon.sealed.events import kind_of, name_of
 
 if TYPE_CHECKING:
@@ -14,7 +14,8 @@ PAGE = 1000
 
 async def events(store: "Store", arguments: dict[str, Any]) -> Any:
     """The newest events for the operator, not older than a time; about one machine or all."""
-    machine, since_ns = bytes.fromhex(arguments["machine"]), int(arguments["since_ns"])
+    named, since_ns = str(arguments["machine"]), int(arguments["since_ns"])
+    machine = await machine_named(store, named) if named else b""
     found, after = [], int(arguments["after"])
     while page := await store.events(None, machine, after, since_ns, PAGE):
         found += page

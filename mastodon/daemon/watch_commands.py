@@ -3,13 +3,16 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mastodon.daemon.errors import NotFound
+from mastodon.daemon.errors import NotAllowed, NotFound
 from mastodon.daemon.standing import standing
 from mastodon.daemon.watch import WatchStatus
 from mastodon.daemon.watching import show_time
 
 if TYPE_CHECKING:
     from mastodon.daemon.store import Store
+
+SHORTEST_ID = 8
+"""Digits by which a machine is named."""
 
 
 async def watch_show(store: "Store", arguments: dict[str, Any]) -> Any:
@@ -41,7 +44,9 @@ def _machine(store: "Store", names: dict[bytes, str], status: WatchStatus) -> An
 async def policy_set(store: "Store", arguments: dict[str, Any]) -> None:
     """Set values of the server's, of an admin's (by name), or of a machine."""
     settings = tuple((str(name), str(value)) for name, value in arguments["settings"].items())
-    await store.set_policy(await tenant_named(store, arguments["admin"]), bytes.fromhex(arguments["machine"]), settings)
+    tenant = await tenant_named(store, arguments["admin"])
+    named = str(arguments["machine"])
+    await store.set_policy(tenant, await machine_named(store, named) if named else b"", settings)
 
 
 async def tenant_named(store: "Store", name: str) -> bytes:
@@ -54,3 +59,14 @@ async def tenant_named(store: "Store", name: str) -> bytes:
         names = ", ".join(one.name for one in known) or "none"
         raise NotFound(f"there is no admin of the name {name!r} (known: {names})")
     return found
+
+
+async def machine_named(store: "Store", text: str) -> bytes:
+    """The machine whose id begins so. Raises Refused."""
+    if len(text) < SHORTEST_ID:
+        raise NotAllowed(f"give at least {SHORTEST_ID} digits of the machine's id: `mastodon machine list` shows it")
+    found = [one.machine for one in await store.list_machines() if one.machine.hex().startswith(text.lower())]
+    if len(found) != 1:
+        what = "more than one machine's id begins" if found else "no machine's id begins"
+        raise NotFound(f"{what} with {text!r}: `mastodon machine list` shows them all")
+    return found[0]

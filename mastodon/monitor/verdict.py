@@ -76,7 +76,7 @@ def judge(asked: Arguments, server: ServerStatusItem, machines: Sequence[StatusI
         quotas = list(_quotas(asked, server, machines))
         findings += [one for name, kept, quota in quotas if (one := _about_quota(name, kept, quota))]
         figures += [_quota_figure(*one) for one in quotas]
-        said += [] if quotas or not asked.aspects else ["no quotas are set"]
+        said += [_many(len(quotas), "quota") if quotas else "no quotas are set"] if asked.aspects else []
     if asked.looks_at(Aspect.SPOOLS) and not asked.machine:
         if Aspect.SPOOLS in asked.aspects and not server.spools:
             raise NoAnswer("this certificate sees no spools: --spools needs the operator's monitor")

@@ -9,22 +9,21 @@ import click
 from mastodon.host.certificates import pin_text
 from mastodon.host.sizes import show_blobs
 from mastodon.operator.reach import ask, configuration
+from mastodon.operator.since import SINCE
 
-USUAL_DAYS = 30
-DAY_NS = 86400 * 10**9
+USUAL = "30d"
 
 
 @click.command("audit")
 @click.argument("admin", default="")
-@click.option("--days", type=click.IntRange(1, 36500), default=USUAL_DAYS, show_default=True, help="How far back.")
+@click.option("--since", type=SINCE, default=USUAL, show_default=True, metavar="TIME", help="Such as 6h or 2d ago.")
 @click.option("--json", "as_json", is_flag=True, help="JSON lines.")
 @click.pass_context
-def audit(context: click.Context, admin: str, days: int, as_json: bool) -> None:
+def audit(context: click.Context, admin: str, since: int, as_json: bool) -> None:
     """Show who read backups of ADMIN's machines (all): certificate, machine, when, how much. The oldest first."""
     config = configuration(context)
-    since_ns = max(0, time.time_ns() - days * DAY_NS)
     after, shown = 0, False
-    while rows := ask(config, "audit", admin=admin, after=after, since_ns=since_ns):
+    while rows := ask(config, "audit", admin=admin, after=after, since_ns=since):
         for row in rows:
             shown = True
             click.echo(json.dumps(row) if as_json else _line(row))
@@ -33,7 +32,7 @@ def audit(context: click.Context, admin: str, days: int, as_json: bool) -> None:
             break
         after = following
     if not shown and not as_json:
-        click.echo(f"Nothing was read in the last {days} days.")
+        click.echo("Nothing was read in that time.")
 
 
 def _line(row: dict[str, Any]) -> str:

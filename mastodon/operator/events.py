@@ -1,7 +1,6 @@
 """``mastodon events``: what the server noted, and the operator should know."""
 
 import json
-import time
 from typing import Any
 
 import click
@@ -9,23 +8,19 @@ import click
 from mastodon.daemon.watching import show_time
 from mastodon.operator.machine_id import MACHINE_ID
 from mastodon.operator.reach import ask, configuration
-from mastodon.sealed.duration import parse_duration
+from mastodon.operator.since import SINCE
 
 USUAL = "7d"
 
 
 @click.command("events")
-@click.option("--since", default=USUAL, show_default=True, metavar="TIME", help="How long ago, such as 6h or 2d.")
+@click.option("--since", type=SINCE, default=USUAL, show_default=True, metavar="TIME", help="Such as 6h or 2d ago.")
 @click.option("--machine", default=None, type=MACHINE_ID, metavar="ID", help="About this machine alone.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_context
-def events(context: click.Context, since: str, machine: str | None, as_json: bool) -> None:
+def events(context: click.Context, since: int, machine: str | None, as_json: bool) -> None:
     """List the newest events that are for the operator, at most 1,000, the oldest first."""
-    try:
-        since_ns = time.time_ns() - parse_duration(since) * 10**9
-    except ValueError as error:
-        raise click.UsageError(f"--since: {error}") from None
-    found = ask(configuration(context), "events", machine=machine or "", since_ns=max(0, since_ns), after=0)
+    found = ask(configuration(context), "events", machine=machine or "", since_ns=since, after=0)
     for one in found:
         click.echo(json.dumps(one) if as_json else _line(one))
     if not found and not as_json:

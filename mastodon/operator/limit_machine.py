@@ -12,7 +12,7 @@ from mastodon.operator.reach import ask, configuration
 @click.argument("rate", type=RATE)
 @click.pass_context
 def limit_machine(context: click.Context, machine: str, rate: int | None) -> None:
-    """Cap what the agent of the machine ID (64 digits, as in the log) sends at RATE bytes a second.
+    """Cap what the agent of the machine ID (or the beginning of its id) sends at RATE bytes a second.
 
     RATE is a number such as 1M (K, M and G are 1024 bytes and its powers), `off`, or `default` for what the
     configuration says. It holds at once, in a run that is going on too, and after a restart.

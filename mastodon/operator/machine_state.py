@@ -2,11 +2,12 @@
 
 import click
 
+from mastodon.operator.machine_id import MACHINE_ID
 from mastodon.operator.reach import ask, configuration
 
 
 @click.command("disable")
-@click.argument("machine", metavar="ID")
+@click.argument("machine", metavar="ID", type=MACHINE_ID)
 @click.pass_context
 def machine_disable(context: click.Context, machine: str) -> None:
     """Take nothing more from the machine ID (or the beginning of its id), at once, in a run that is going on too.
@@ -18,7 +19,7 @@ def machine_disable(context: click.Context, machine: str) -> None:
 
 
 @click.command("enable")
-@click.argument("machine", metavar="ID")
+@click.argument("machine", metavar="ID", type=MACHINE_ID)
 @click.pass_context
 def machine_enable(context: click.Context, machine: str) -> None:
     """Take backups from the machine ID (or the beginning of its id) again, and watch it."""

@@ -28,7 +28,7 @@ from mastodon.operator.watch_set import watch_set
 from mastodon.operator.watch_show import watch_show
 
 
-@click.group()
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--config", "-c", default=USUAL_CONFIG, show_default=True, envvar="MASTODON_CONFIG", metavar="FILE",
     help="The server's configuration.",

@@ -61,7 +61,7 @@ def set_(context: click.Context, admin: str, mail: str | None, webhook: str | No
         except ValueError as error:
             raise click.UsageError(str(error)) from None
     ask(configuration(context), "policy set", admin=admin, machine="", settings=settings)
-    click.echo("Set; `mastodon notify test` tries it.")
+    click.echo("Set; `mastodon notify test` tries it." if any(settings.values()) else "Set.")
 
 
 def _print(found: list[dict[str, Any]], as_json: bool) -> None:

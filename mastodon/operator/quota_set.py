@@ -45,7 +45,7 @@ def quota_admin(context: click.Context, name: str, size: str) -> None:
 def quota_machine(context: click.Context, machine: str, size: str) -> None:
     """Let the machine ID keep SIZE bytes, inside its admin's quota; the admin can set this, too.
 
-    SIZE is such as 500G, or `none`.
+    The beginning of the id will do. SIZE is such as 500G, or `none`.
     """
     ask(configuration(context), "policy set", admin="", machine=machine, settings={QUOTA: size})
     click.echo(f"{machine}: {_said(size)}.")

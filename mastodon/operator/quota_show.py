@@ -18,6 +18,8 @@ def quota_show(context: click.Context, admin: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(found))
         return
+    if not found:
+        click.echo("No admins yet: mastodon admin add NAME --request FILE")
     for one in found:
         click.echo(f"{one['admin']}: {show_use(one['used_bytes'], one['quota_bytes'])}")
         for machine in one["machines"]:

@@ -96,7 +96,7 @@ class Record(Body):
             raise Malformed(f"{cls.TYPE.name.lower()} record of {len(data)} bytes")
         magic, kind, version, suite, zero, critical, _, length = HEAD.unpack_from(data)
         if magic != MAGIC or zero or kind != cls.TYPE:
-            raise Malformed(f"not a {cls.TYPE.name.lower()} record")
+            raise Malformed(f"no {cls.TYPE.name.lower().replace('_', ' ')} record")
         if version != VERSION or suite != SUITE or critical:
             what = f"version {version}, suite {suite}, flags {critical:#x}"
             raise Unsupported(f"{cls.TYPE.name.lower()} record of {what}")

@@ -6,11 +6,19 @@ from enum import StrEnum
 from typing import Any
 
 from mastodon.catalogue.interface import EventRow
-from mastodon.sealed.events import CLOSES, EventKind, Severity, kind_of, known_code, name_of, subject_of
+from mastodon.sealed.events import CLOSES, EventCode, EventKind, Severity, kind_of, known_code, name_of, subject_of
 
 LINES_MOST = 50
 LINES_EACH = 5
 """Lines about one machine, so that a flood about it leaves room for the others."""
+
+SINGLE = frozenset(
+    {
+        EventCode.CERTIFICATE_ADDED, EventCode.CERTIFICATE_GONE, EventCode.FIRST_RESTORE, EventCode.ADDRESS_CHANGED,
+        EventCode.WATCH_WEAKENED, EventCode.NEW_PAIR,
+    }
+)  # fmt: skip
+"""Each of them may be an intruder's: what differs has a line of its own, so that a later one hides none."""
 
 _WEIGHT = {Severity.CRITICAL: 0, Severity.WARNING: 1, Severity.INFO: 2}
 
@@ -70,7 +78,8 @@ def lines_of(events: Iterable[EventRow]) -> tuple[tuple[Line, ...], int]:
     """Events as lines, the gravest first; and how many events found no line."""
     groups: dict[tuple[int, bytes, bytes, str], list[EventRow]] = {}
     for one in events:
-        groups.setdefault((one.code, one.tenant, one.machine, subject_of(one.code, one.detail)), []).append(one)
+        about = one.detail if one.code in SINGLE else subject_of(one.code, one.detail)
+        groups.setdefault((one.code, one.tenant, one.machine, about), []).append(one)
     ordered = sorted(groups.values(), key=lambda group: (_WEIGHT[kind_of(group[0].code).severity], group[0].sequence))
     chosen, more = list[Line](), 0
     each: dict[bytes, int] = {}
