@@ -205,6 +205,8 @@ def interrupted(*_: object) -> NoReturn:
 
 def main() -> int:
     """The whole suite: one module more at a time than there are cores, since some wait for disks and clocks."""
+    # Whoever started this in the background may ignore Ctrl-C; the programs under test would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     jobs = int(os.environ.get("MASTODON_JOBS") or len(os.sched_getaffinity(0)) + 1)
     return run(modules_of(Path(tests.__file__).parent), Path("_trial_temp_modules"), jobs, LIMIT_S)
 
