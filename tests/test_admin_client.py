@@ -198,6 +198,8 @@ class HomeTests(AdminCase):
         self.assertIn("refused", self.admin("snapshots", "web01", home=other, code=2))
         self.assertIn("for ever", self.admin("certificate", "add", pin, code=2))
         self.assertIn("is no pin", self.admin("certificate", "remove", "nonsense", code=2))
+        (own,) = [json.loads(line)["pin"] for line in self.admin("certificate", "list", "--json").splitlines()]
+        self.assertIn("this very device", self.admin("certificate", "remove", own, code=2))
         lines = [json.loads(line) for line in self.admin("certificate", "list", "--json").splitlines()]
         self.assertEqual([(one["label"], one["role"], one["own"]) for one in lines], [("laptop", "admin", True)])
 

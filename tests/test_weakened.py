@@ -90,9 +90,9 @@ class WeakenedTests(StoreCase):
         machine = self.machine.id
         disable = encode_content(MachineContent(machine))
         for weaken, word in (
-            (lambda: self.set({INTERVAL: "86400"}), "watch.interval: 86400 instead of 3600"),
-            (lambda: self.set({GRACE: "864000"}, machine), "watch.grace: 864000 instead of 18000"),
-            (lambda: self.set({SNOOZE: str(self.clock.now + 3600 * SECOND)}), "snooze.until"),
+            (lambda: self.set({INTERVAL: "86400"}), "watch.interval: 1 d instead of 1 h"),
+            (lambda: self.set({GRACE: "864000"}, machine), "watch.grace: 10 d instead of 5 h"),
+            (lambda: self.set({SNOOZE: str(self.clock.now + 3600 * SECOND)}), " UTC instead of nothing"),
             (lambda: self.execute(StatementVerb.DISABLE_MACHINE, disable), "disabled"),
         ):
             weaken()

@@ -95,7 +95,12 @@ def add(office: Office, pin: str, label: str, monitor: bool) -> int:
 @click.argument("pin")
 @office_command
 def remove(office: Office, pin: str) -> int:
-    """Remove the client key with this PIN, for ever; its open connections end."""
+    """Remove the client key with this PIN, for ever; its open connections end. Not this device's own."""
+    if _pin(pin) == spki_pin(load_certificate(office.home.client_certificate)):
+        raise RestoreError(
+            "this is the key of this very device, which would be shut out for ever: remove it from another device "
+            "(`certificate add` lets one in), or ask the operator"
+        )
     office.state(StatementVerb.REMOVE_CERTIFICATE, encode_content(PinContent(_pin(pin))))
     say(f"removed {pin}")
     return 0

@@ -39,8 +39,11 @@ def events(office: Office, since: int | None, machine: str | None, only_open: bo
     while True:
         found = office.source.events(wanted, after, since)
         after = found[-1].sequence if found else after
-        _show([one for one in found if not only_open or (one.open and not one.acknowledged_ns)], names, out)
+        found = [one for one in found if not only_open or (one.open and not one.acknowledged_ns)]
+        _show(found, names, out)
         if not follow:
+            if not found and not out.json:
+                out.tell("no events")
             return 0
         time.sleep(LOOK_S)
 

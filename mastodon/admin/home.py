@@ -76,7 +76,7 @@ class Home:
 
     def server(self) -> Server:
         """Where the server is. Raises RestoreError."""
-        fields = self.read(self._server, "run `mastodon-admin connect INVITATION` first")
+        fields = self.read(self._server, "run `mastodon-admin connect INVITATION` first, `mastodon-admin init` before")
         try:
             hosts = tuple((str(host), int(port)) for host, port in fields["hosts"])
             return Server(str(fields["name"]), hosts, tuple(bytes.fromhex(pin) for pin in fields["pins"]))

@@ -11,7 +11,7 @@ from mastodon.daemon.errors import NotAllowed, NotFound
 from mastodon.daemon.ledger_writer import LedgerWriter
 from mastodon.sealed.ledger_entries import Event, PolicySet
 from mastodon.sealed.schema import clean_text
-from mastodon.sealed.settings import DAY, SETTINGS, Settings, level_of
+from mastodon.sealed.settings import DAY, SETTINGS, Settings, level_of, value_text
 
 DETAIL_LIMIT = 1000
 OPERATOR = "the operator"
@@ -88,5 +88,5 @@ def _weakened(
         kind = SETTINGS[name]
         was, now = before.value(name, *place), after.value(name, *place)
         if kind.weakens(was, now):
-            detail = f"{name}: {now or 'nothing'} instead of {was or 'nothing'}, by {by}"
+            detail = f"{name}: {value_text(name, now)} instead of {value_text(name, was)}, by {by}"
             yield Event(int(kind.event), *place, clean_text(detail, DETAIL_LIMIT))

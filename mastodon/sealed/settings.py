@@ -4,13 +4,14 @@ protocol-spec.md §13. A value is looked for at the machine, then at its tenant,
 usual one holds. An empty value is none.
 """
 
+import datetime
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
 from mastodon.sealed.addresses import mail_addresses, target
-from mastodon.sealed.duration import parse_duration
+from mastodon.sealed.duration import parse_duration, show_duration
 from mastodon.sealed.events import EventCode
 
 MINUTE = 60
@@ -121,6 +122,17 @@ def duration_value(name: str, typed: str) -> str:
     except ValueError:
         raise ValueError(f"{name}: {typed} is too short, or longer than {LONGEST // DAY} d") from None
     return seconds
+
+
+def value_text(name: str, value: str) -> str:
+    """A setting's value as people read it."""
+    if not value:
+        return "nothing"
+    if name in (INTERVAL, GRACE):
+        return show_duration(int(value))
+    if name == SNOOZE:
+        return f"{datetime.datetime.fromtimestamp(int(value) // 10**9, datetime.UTC):%Y-%m-%d %H:%M} UTC"
+    return value
 
 
 class Settings:
