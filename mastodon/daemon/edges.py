@@ -40,16 +40,24 @@ class Edges:
         self._now_ns = now_ns
         self._locks: WeakValueDictionary[Hashable, DeferredLock] = WeakValueDictionary()
 
-    async def settle(self, condition: Condition, holds: Callable[[bool], bool], text: str) -> None:
-        """Tell it if it begins or ends. ``holds`` is given whether it was told to hold, and says if it does."""
+    async def settle(
+        self, condition: Condition, holds: Callable[[bool], bool], text: str, at_once: bool = False
+    ) -> None:
+        """Tell it if it begins or ends. ``holds`` is given whether it was told to hold, and says if it does.
+
+        ``at_once``: an admin or the operator changed what it is about, so that it need not stand any longer.
+        """
         async with self._locks.setdefault(condition, DeferredLock()):
             told_ns = await self.told_ns(condition)
             now = holds(told_ns is not None)
             detail = f"{condition.subject}{SUBJECT_END}{text}" if condition.subject else text
             if now and told_ns is None:
                 await self._record(condition.opens, condition.tenant, condition.machine, detail)
-            elif not now and told_ns is not None and not 0 <= self._now_ns() - told_ns < STANDS_NS:
+            elif not now and told_ns is not None and (at_once or not self._stands(told_ns)):
                 await self._record(condition.closes, condition.tenant, condition.machine, detail)
+
+    def _stands(self, told_ns: int) -> bool:
+        return 0 <= self._now_ns() - told_ns < STANDS_NS
 
     async def told_ns(self, condition: Condition) -> int | None:
         """When it was told to hold, if it was, and not yet to be over."""

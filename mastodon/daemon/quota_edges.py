@@ -51,13 +51,14 @@ class QuotaEdges:
         """Where something was told that may not be over."""
         return list(self._open)
 
-    def look(self, place: Place, limit: int | None, used: int, is_tight: bool) -> None:
-        """So much of this limit is used at a place; ``is_tight``: a twentieth of it would not be taken."""
+    def look(self, place: Place, limit: int | None, used: int, is_tight: bool, is_new: bool) -> None:
+        """So much of this limit is used at a place; ``is_tight``: a twentieth of it would not be taken; ``is_new``: the
+        limit was just set."""
         percent = 100 * used // limit if limit else 100 * (limit is not None)
         seen = (percent, limit, is_tight, self._now_ns() // LOOK_NS)
         if self._looked.get(place) != seen and (percent >= min(MARKS.values()) or place in self._open):
             self._looked[place] = seen
-            self._begin(self._settle(place, limit, used, percent, is_tight))
+            self._begin(self._settle(place, limit, used, percent, is_tight, is_new))
 
     def refused(self, place: Place, limit: int | None, detail: str) -> None:
         """Something was refused there."""
@@ -72,19 +73,21 @@ class QuotaEdges:
         while self._work:
             await DeferredList(list(self._work))
 
-    async def _settle(self, place: Place, limit: int | None, used: int, percent: int, is_tight: bool) -> None:
+    async def _settle(
+        self, place: Place, limit: int | None, used: int, percent: int, is_tight: bool, is_new: bool
+    ) -> None:
         text = "there is no quota any more" if limit is None else f"{show_size(used)} of {show_size(limit)} are used"
         self._open.add(place)
-        holding = [await self._mark(place, code, percent, text) for code in MARKS]
+        holding = [await self._mark(place, code, percent, text, is_new) for code in MARKS]
         full = _full(place)
-        await self._edges.settle(full, lambda is_told: is_told and is_tight, text)
+        await self._edges.settle(full, lambda is_told: is_told and is_tight, text, is_new)
         if not any(holding) and await self._edges.told_ns(full) is None:
             self._open.discard(place)
 
-    async def _mark(self, place: Place, code: EventCode, percent: int, text: str) -> bool:
+    async def _mark(self, place: Place, code: EventCode, percent: int, text: str, is_new: bool) -> bool:
         """Whether the mark was passed, and is told to be."""
         condition = Condition(code, EventCode.QUOTA_HAS_ROOM, *place, f"{MARKS[code]} %")
-        await self._edges.settle(condition, lambda is_told: percent >= MARKS[code] - BACK * is_told, text)
+        await self._edges.settle(condition, lambda is_told: percent >= MARKS[code] - BACK * is_told, text, is_new)
         return await self._edges.told_ns(condition) is not None
 
     def _begin(self, work: "Coroutine[Deferred[Any], Any, None]") -> None:

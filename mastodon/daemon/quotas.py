@@ -198,19 +198,19 @@ class Quotas:
         """Fires when all that was to be told is."""
         return Deferred.fromCoroutine(self._edges.settled())
 
-    def _look_at_all(self, tenants: Iterable[bytes], machines: Iterable[bytes]) -> None:
+    def _look_at_all(self, tenants: Iterable[bytes], machines: Iterable[bytes], is_new: bool = False) -> None:
         for tenant in tenants:
-            self._look_at((tenant, b""))
+            self._look_at((tenant, b""), is_new)
         for machine in machines:
-            self._look_at((self._machines[machine].tenant, machine))
+            self._look_at((self._machines[machine].tenant, machine), is_new)
 
-    def _look_at(self, place: Place) -> None:
+    def _look_at(self, place: Place, is_new: bool = False) -> None:
         own = self.limit(*place)
         if own is None:
             # Of a machine without a quota of its own only this is told: it was refused, and is no longer.
-            self._edges.look(place, None, 0, self._is_tight(place))
+            self._edges.look(place, None, 0, self._is_tight(place), is_new)
         else:
-            self._edges.look(place, own, self.used(*place), self._is_tight(place))
+            self._edges.look(place, own, self.used(*place), self._is_tight(place), is_new)
 
     def _is_tight(self, place: Place) -> bool:
         """Whether a twentieth of the quota (``SOME`` where that is more, but no more than half) would not be taken."""
@@ -242,7 +242,7 @@ class Quotas:
         if changes:
             self._settings = self._settings.changed(body.tenant, body.machine, changes)
             mine = [id for id, use in self._machines.items() if use.tenant == body.tenant]
-            self._look_at_all([body.tenant], mine)
+            self._look_at_all([body.tenant], mine, is_new=True)
 
     # Usual nights
 
