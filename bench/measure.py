@@ -180,19 +180,15 @@ class MemoryWatch(threading.Thread):
 
     def finish(self) -> None:
         self._done.set()
-        self.join()
+        if self.ident is not None:
+            self.join()
 
 
 def wait_for(child: "subprocess.Popen[bytes]") -> tuple[bytes, resource.struct_rusage]:
-    """What it says on standard error until it ends, and what it used; its exit code is set. An interrupt kills it."""
+    """What it says on standard error until it ends, and what it used; its exit code is set."""
     assert child.stderr is not None
-    try:
-        said = child.stderr.read()
-        _, status, usage = os.wait4(child.pid, 0)
-    except BaseException:
-        child.kill()
-        child.wait()
-        raise
+    said = child.stderr.read()
+    _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     return said, usage
 
@@ -211,10 +207,14 @@ def measure(command: Command, server: int | None) -> Cost:
         stderr=subprocess.PIPE,
     )
     watch = MemoryWatch([child.pid] if server is None else [child.pid, server])
-    watch.start()
     try:
+        watch.start()
         said, usage = wait_for(child)
         wall = time.perf_counter() - start
+    except BaseException:
+        child.kill()
+        child.wait()
+        raise
     finally:
         watch.finish()
     if child.returncode not in command.good:

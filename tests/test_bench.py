@@ -137,7 +137,8 @@ class MeasureTests(SynchronousTestCase):
         inner = f"Command(['sh', '-c', 'echo $$ > {file}.new; mv {file}.new {file}; exec sleep 600'])"
         code = "from bench.installation import command; from bench.measure import Command, measure; "
         bench = subprocess.Popen([sys.executable, "-c", code + f"command(lambda: bool(measure({inner}, None)))"])
-        while not os.path.exists(file):
+        # Two threads: it is at work, and not still on its way out of starting the command.
+        while not os.path.exists(file) or len(os.listdir(f"/proc/{bench.pid}/task")) < 2:
             self.assertIs(bench.poll(), None)
             time.sleep(0.02)
         bench.terminate()
