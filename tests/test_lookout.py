@@ -121,7 +121,7 @@ class CheckInTests(LookoutCase):
             self.pass_time(10**9)
             time_ns = self.clock.now + (second // 60 % 2) * DAY_NS
             self.lookout.checked_in(Hello(1, self.machine.id, bytes(64), b"r" * 16, 0, b"", time_ns, "1"))
-            self.assertLessEqual(len(self.lookout._work), 2)
+            self.assertLessEqual(len(self.lookout._errands), 2)
             if second % 60 == 0:
                 self.wait(self.lookout.settled())
         self.assertLessEqual(len(self.told()), 5)

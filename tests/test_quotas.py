@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from twisted.internet.defer import Deferred
 
-from mastodon.catalogue.measures import DAY_NS
 from mastodon.daemon import quotas
 from mastodon.daemon.errors import NotAllowed, NotFound, PackRefused, QuotaFull
 from mastodon.daemon.pack_receiver import PackReceiver
 from mastodon.daemon.quotas import HISTORY_DAYS, LEAST_NIGHT, usual_night
 from mastodon.sealed.blob import BlobKind
+from mastodon.sealed.duration import DAY_NS
 from mastodon.sealed.events import EventCode
 from mastodon.sealed.ledger_entries import MachineState
 from mastodon.sealed.settings import QUOTA

@@ -8,10 +8,11 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from bench.blocking_peers import AppendPeer, RestorePeer
-from mastodon.daemon.events import HOUR_NS, ORDINARY, PER_HOUR, EventBound, EventCode
+from mastodon.daemon.events import ORDINARY, PER_HOUR, EventBound, EventCode
 from mastodon.host.certificates import make_identity
 from mastodon.host.ledger_reader import ChainReader
 from mastodon.host.spool_layout import chains, segments
+from mastodon.sealed.duration import HOUR_NS
 from mastodon.sealed.ledger_entries import Event, Role
 from mastodon.sealed.machine_secret import MachineSecret
 from mastodon.sealed.statement import CertificateContent, StatementVerb, encode_content

@@ -6,10 +6,8 @@ import click
 
 from mastodon.restore.errors import NotThere
 from mastodon.restore.history import parse_time
-from mastodon.sealed.duration import parse_duration
+from mastodon.sealed.duration import DAY_NS, SECOND_NS, parse_duration
 
-SECOND_NS = 10**9
-DAY_NS = 86_400 * SECOND_NS
 DATE_LENGTH = 10
 
 

@@ -11,8 +11,7 @@ from typing import Protocol
 from twisted.internet.defer import Deferred
 
 from mastodon.sealed.blob import BlobKind
-
-DAY_NS = 86400 * 10**9
+from mastodon.sealed.duration import DAY_NS
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,10 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from mastodon.catalogue import sqlite_packs
-from mastodon.catalogue.measures import DAY_NS, BackupDay, LastOfDay, Reach
+from mastodon.catalogue.measures import BackupDay, LastOfDay, Reach
 from mastodon.catalogue.sqlite_packs import in_parts, machine_number
 from mastodon.sealed.blob import BlobKind
+from mastodon.sealed.duration import DAY_NS
 from mastodon.sealed.snapshot import SnapshotStatus
 
 COMPLETE = int(SnapshotStatus.COMPLETE)

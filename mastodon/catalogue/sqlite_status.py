@@ -3,7 +3,7 @@
 import sqlite3
 
 from mastodon.catalogue.interface import Holding, TenantHolding
-from mastodon.catalogue.measures import DAY_NS
+from mastodon.sealed.duration import DAY_NS
 
 OF_WHOM = "(?1 IS NULL OR machines.tenant = ?1)"
 

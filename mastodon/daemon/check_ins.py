@@ -10,10 +10,10 @@ from collections.abc import Callable
 from functools import partial
 
 from mastodon.daemon.edges import Condition, Edges
+from mastodon.sealed.duration import SECOND_NS
 from mastodon.sealed.events import EventCode
 from mastodon.wire.messages import Hello
 
-SECOND_NS = 10**9
 EVERY_NS = 60 * SECOND_NS
 WRONG_NS = 300 * SECOND_NS
 FITS_NS = 120 * SECOND_NS

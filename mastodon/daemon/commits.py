@@ -18,14 +18,13 @@ from mastodon.daemon.intake import NAMED, Intake
 from mastodon.daemon.ledger_writer import LedgerWriter
 from mastodon.daemon.travels import CODES, FORK_OVER, told
 from mastodon.sealed.blob import BlobKind
+from mastodon.sealed.duration import DAY_NS, HOUR_NS
 from mastodon.sealed.errors import FormatError
 from mastodon.sealed.ledger_entries import PairAdded, SnapshotCommitted
 from mastodon.sealed.pair import ENVELOPE_LIMIT, PairRecord, envelope_hash
 from mastodon.sealed.record import record_hash
 from mastodon.sealed.snapshot import SnapshotRecord, SnapshotStatus
 
-HOUR_NS = 3600 * 10**9
-DAY_NS = 24 * HOUR_NS
 COMMITS_PER_HOUR = 60
 ATTEMPTS_PER_HOUR = 240
 """Commits asked for, also those that only learn what is missing."""

@@ -3,12 +3,12 @@
 The list of events, which clients know too, is `mastodon.sealed.events`.
 """
 
+from mastodon.sealed.duration import HOUR_NS
 from mastodon.sealed.events import EVENTS, EventCode
 from mastodon.wire.errors import ErrorCode
 
-__all__ = ["APPEND_EVENTS", "EVENTS", "HOUR_NS", "ORDINARY", "PER_HOUR", "RESTORE_EVENTS", "EventBound", "EventCode"]
+__all__ = ["APPEND_EVENTS", "EVENTS", "ORDINARY", "PER_HOUR", "RESTORE_EVENTS", "EventBound", "EventCode"]
 
-HOUR_NS = 3600 * 10**9
 PER_HOUR = 10
 """Events of one code about one machine or tenant in an hour; what is more is only logged."""
 KEPT = 4096

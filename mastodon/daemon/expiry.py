@@ -14,10 +14,9 @@ from cryptography import x509
 from mastodon.catalogue.interface import Catalogue, Certificate
 from mastodon.daemon.edges import Condition, Edges
 from mastodon.host.certificates import pin_text
+from mastodon.sealed.duration import DAY_NS, HOUR_NS
 from mastodon.sealed.events import EventCode
 
-HOUR_NS = 3600 * 10**9
-DAY_NS = 24 * HOUR_NS
 AHEAD_NS = 30 * DAY_NS
 LAST_PART = 4
 TICKET_NS = 4 * DAY_NS

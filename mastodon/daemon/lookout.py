@@ -4,11 +4,10 @@ New pairs, anomalies, clocks, old agents, wrong credentials, certificates that e
 changes nothing but what is told; no connection and no commit waits for it, or fails with it; what fails is logged.
 """
 
-from collections.abc import Coroutine
 from typing import Any
 
 from cryptography import x509
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -16,12 +15,12 @@ from twisted.logger import Logger
 from mastodon.catalogue.interface import Certificate
 from mastodon.daemon.check_ins import CheckIns
 from mastodon.daemon.edges import Condition, Edges
+from mastodon.daemon.errands import Errands
 from mastodon.daemon.expiry import Expiry, Term, term_of
 from mastodon.daemon.heard import Heard
 from mastodon.daemon.new_pairs import NewPairs
 from mastodon.daemon.spool_room import room_of, tell_rooms
 from mastodon.daemon.store import Store
-from mastodon.daemon.trouble import log_trouble
 from mastodon.daemon.usual import Usual
 from mastodon.daemon.wrong_credentials import WrongCredentials
 from mastodon.sealed.events import EventCode
@@ -46,8 +45,7 @@ class Lookout(Heard):
         self._new_pairs = NewPairs(self._catalogue, store.record)
         self._refused = {port: WrongCredentials() for port in PORTS}
         self.usual = Usual(self._catalogue, self._edges)
-        self._work: set[Deferred[None]] = set()
-        self._stopped = False
+        self._errands = Errands(self.log, "what else is to be told was not looked at")
         self._loops = [LoopingCall(self._begin_rooms), LoopingCall(self._begin_dates)]
         for loop in self._loops:
             loop.clock = clock
@@ -59,14 +57,14 @@ class Lookout(Heard):
             return
         self._store.committed_watchers.append(self.usual.committed)
         self._store.pair_watchers.append(self.paired)
-        self._begin(self._new_pairs.tell())
-        self._begin(self.usual.start())
+        self._errands.begin(self._new_pairs.tell())
+        self._errands.begin(self.usual.start())
         for loop, seconds in zip(self._loops, (ROOM_EVERY_S, DATES_EVERY_S), strict=True):
             loop.start(seconds)
 
     def stop(self) -> "Deferred[Any]":
         """Ask nothing more of the store."""
-        self._stopped = True
+        self._errands.stop()
         for loop in self._loops:
             if loop.running:
                 loop.stop()
@@ -75,24 +73,23 @@ class Lookout(Heard):
 
     def settled(self) -> "Deferred[Any]":
         """Fires when what was begun is done."""
-        begun = DeferredList([_following(work) for work in self._work])
-        return begun.addCallback(lambda _: self.usual.settled())
+        return Deferred.fromCoroutine(self._errands.settled()).addCallback(lambda _: self.usual.settled())
 
     # What the ports tell
 
     def checked_in(self, hello: Hello) -> None:
         """A machine proved who it is."""
-        self._begin(self._check_ins.good(hello))
+        self._errands.begin(self._check_ins.good(hello))
 
     def too_old(self, hello: Hello) -> None:
         """A machine proved who it is, and cannot be spoken with."""
-        self._begin(self._check_ins.too_old(hello))
+        self._errands.begin(self._check_ins.too_old(hello))
 
     def refused(self, port: str, host: str) -> None:
         """Somebody's credentials were wrong."""
         text = self._refused[port].refused(host, self._store.now_ns())
         if text:
-            self._begin(self._edges.settle(_credentials(port), lambda is_told: True, text))
+            self._errands.begin(self._edges.settle(_credentials(port), lambda is_told: True, text))
 
     def came(self, registered: Certificate, shown: x509.Certificate) -> None:
         """A client with a registered key came."""
@@ -100,19 +97,19 @@ class Lookout(Heard):
             term = term_of(shown)
         except ValueError:
             return  # dates that are none: they mean nothing to us
-        self._begin(self._expiry.came(registered, term))
+        self._errands.begin(self._expiry.came(registered, term))
 
     def paired(self, machine: bytes) -> None:
         """A machine's pair was taken."""
-        self._begin(self._new_pairs.tell(machine))
+        self._errands.begin(self._new_pairs.tell(machine))
 
     # What passes by itself
 
     def _begin_rooms(self) -> None:
-        self._begin(self._look_at_rooms())
+        self._errands.begin(self._look_at_rooms())
 
     def _begin_dates(self) -> None:
-        self._begin(self._look_at_dates())
+        self._errands.begin(self._look_at_dates())
 
     async def _look_at_rooms(self) -> None:
         await tell_rooms(await self._store.look_at_spools(room_of), self._edges)
@@ -124,27 +121,6 @@ class Lookout(Heard):
             told_ns = await self._edges.told_ns(_credentials(port))
             if told_ns is not None and refused.is_over(told_ns, self._store.now_ns()):
                 await self._edges.settle(_credentials(port), lambda is_told: False, "none in bulk for a day")
-
-    # Work in the background
-
-    def _begin(self, work: "Coroutine[Deferred[Any], Any, None] | Deferred[None]") -> None:
-        if self._stopped:
-            if isinstance(work, Coroutine):
-                work.close()
-            return
-        begun = work if isinstance(work, Deferred) else Deferred.fromCoroutine(work)
-        self._work.add(begun)
-        begun.addErrback(self._failed).addBoth(lambda _: self._work.discard(begun))
-
-    def _failed(self, failure: Any) -> None:
-        log_trouble(self.log, "what else is to be told was not looked at", failure)
-
-
-def _following(work: "Deferred[None]") -> "Deferred[None]":
-    """Fires behind a Deferred whose result stays what it was."""
-    own: Deferred[None] = Deferred()
-    work.addBoth(lambda _: own.callback(None))
-    return own
 
 
 def _credentials(port: str) -> Condition:

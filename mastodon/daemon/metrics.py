@@ -20,11 +20,11 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from mastodon.daemon.errors import Refused
 from mastodon.daemon.status import ALL, Status
+from mastodon.sealed.duration import SECOND_NS
 from mastodon.sealed.events import EVENTS, EventCode
 from mastodon.sealed.ledger_entries import MachineState
 from mastodon.wire.status_messages import Condition, ServerStatusItem, StatusItem
 
-SECOND_NS = 10**9
 IDLE_S = 60
 InThread = Callable[..., "Deferred[bytes]"]
 

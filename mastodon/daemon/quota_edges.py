@@ -4,16 +4,13 @@ A percentage that was told is over only five points below it, and a quota that w
 would be taken: what hovers around a mark is not told again and again.
 """
 
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
-from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
 from mastodon.catalogue.interface import Catalogue
 from mastodon.daemon.edges import Condition, Edges
-from mastodon.daemon.trouble import log_trouble
+from mastodon.daemon.errands import Errands
 from mastodon.host.sizes import show_size
 from mastodon.sealed.events import EventCode
 
@@ -38,7 +35,7 @@ class QuotaEdges:
         self._now_ns = now_ns
         self._open: set[Place] = set()
         self._looked: dict[Place, tuple[object, ...]] = {}
-        self._work: set[Deferred[None]] = set()
+        self._errands = Errands(self.log, "what a quota comes to was not told")
 
     async def start(self) -> None:
         """Find out what was told, and is not over."""
@@ -58,7 +55,7 @@ class QuotaEdges:
         seen = (percent, limit, is_tight, self._now_ns() // LOOK_NS)
         if self._looked.get(place) != seen and (percent >= min(MARKS.values()) or place in self._open):
             self._looked[place] = seen
-            self._begin(self._settle(place, limit, used, percent, is_tight, is_new))
+            self._errands.begin(self._settle(place, limit, used, percent, is_tight, is_new))
 
     def refused(self, place: Place, limit: int | None, detail: str) -> None:
         """Something was refused there."""
@@ -66,12 +63,11 @@ class QuotaEdges:
         if self._looked.get(place) != seen:
             self._looked[place] = seen
             self._open.add(place)
-            self._begin(self._edges.settle(_full(place), lambda is_told: True, detail))
+            self._errands.begin(self._edges.settle(_full(place), lambda is_told: True, detail))
 
     async def settled(self) -> None:
         """Wait until all that was begun is told."""
-        while self._work:
-            await DeferredList(list(self._work))
+        await self._errands.settled()
 
     async def _settle(
         self, place: Place, limit: int | None, used: int, percent: int, is_tight: bool, is_new: bool
@@ -89,17 +85,6 @@ class QuotaEdges:
         condition = Condition(code, EventCode.QUOTA_HAS_ROOM, *place, f"{MARKS[code]} %")
         await self._edges.settle(condition, lambda is_told: percent >= MARKS[code] - BACK * is_told, text, is_new)
         return await self._edges.told_ns(condition) is not None
-
-    def _begin(self, work: "Coroutine[Deferred[Any], Any, None]") -> None:
-        begun = Deferred.fromCoroutine(work)
-        self._work.add(begun)
-
-        def over(result: object) -> None:
-            self._work.discard(begun)
-            if isinstance(result, Failure):
-                log_trouble(self.log, "what a quota comes to was not told", result)
-
-        begun.addBoth(over)
 
 
 def _full(place: Place) -> Condition:

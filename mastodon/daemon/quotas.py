@@ -16,13 +16,13 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from mastodon.catalogue.interface import Catalogue
-from mastodon.catalogue.measures import DAY_NS
 from mastodon.daemon.errors import QuotaFull
 from mastodon.daemon.followers import Followers
 from mastodon.daemon.policies import Policies
 from mastodon.daemon.quota_edges import Place, QuotaEdges
 from mastodon.daemon.trouble import log_trouble
 from mastodon.host.sizes import show_size
+from mastodon.sealed.duration import DAY_NS
 from mastodon.sealed.enrolment import Enrolment
 from mastodon.sealed.ledger_entries import MachineEnrolled, MachineState, MachineStateSet, PolicySet
 from mastodon.sealed.settings import QUOTA, Settings

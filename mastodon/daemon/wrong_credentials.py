@@ -6,8 +6,8 @@ their number and where most of them come from; an attack is told once, and over 
 
 from dataclasses import dataclass, field
 
-HOUR_NS = 3600 * 10**9
-DAY_NS = 24 * HOUR_NS
+from mastodon.sealed.duration import DAY_NS, HOUR_NS
+
 BULK = 100
 """So many within an hour are no mistakes any more."""
 HOSTS = 64

@@ -2,6 +2,9 @@
 
 import re
 
+SECOND_NS = 10**9
+HOUR_NS = 3600 * SECOND_NS
+DAY_NS = 24 * HOUR_NS
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"(\d{1,9})\s*([smhd])", re.ASCII | re.IGNORECASE)
 

@@ -16,12 +16,10 @@ from mastodon.catalogue.interface import Condition, EventRow
 from mastodon.daemon.telling.channel import Channel, ChannelKind, ChannelState, Place, Subject
 from mastodon.daemon.telling.letter import Letter, LetterKind, Line, is_closing, lines_of
 from mastodon.sealed.addresses import mail_addresses, target
+from mastodon.sealed.duration import DAY_NS, HOUR_NS, SECOND_NS
 from mastodon.sealed.events import CLOSES, OPENS, Audience, EventCode, Severity, kind_of, known_code
 from mastodon.sealed.settings import MAIL, SNOOZE, SNOOZE_MOST_NS, WEBHOOK, Settings
 
-SECOND_NS = 10**9
-HOUR_NS = 3600 * SECOND_NS
-DAY_NS = 24 * HOUR_NS
 GATHER_NS = {ChannelKind.MAIL: 60 * SECOND_NS, ChannelKind.WEBHOOK: 5 * SECOND_NS}
 OWN_WEIGHT = 3
 """Each letter but the first that a machine caused today makes its next one wait as so many letters do."""

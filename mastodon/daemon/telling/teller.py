@@ -21,12 +21,13 @@ from mastodon.daemon.errors import LimitReached
 from mastodon.daemon.places import Places
 from mastodon.daemon.telling import compose
 from mastodon.daemon.telling.channel import Channel, ChannelFiles, ChannelKind, ChannelState, Place
-from mastodon.daemon.telling.compose import DAY_NS, HOUR_NS, Rules
+from mastodon.daemon.telling.compose import Rules
 from mastodon.daemon.telling.errors import NotTaken
 from mastodon.daemon.telling.letter import Letter
 from mastodon.daemon.trouble import log_trouble
 from mastodon.daemon.watching import show_time
 from mastodon.host.durable import DiskError
+from mastodon.sealed.duration import DAY_NS, HOUR_NS
 from mastodon.sealed.events import EventCode
 from mastodon.sealed.settings import MAIL, SNOOZE, WEBHOOK, Settings
 
